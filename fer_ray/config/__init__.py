@@ -1,0 +1,1 @@
+"""The one typed config, the YAML it is written in, and its holes."""

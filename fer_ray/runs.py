@@ -1,0 +1,111 @@
+"""A run's directory: what stands where, and how `best` is swapped."""
+
+from __future__ import annotations
+
+import datetime
+import io
+import sys
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+
+from fer_ray import __version__
+from fer_ray.config.schema import Config
+from fer_ray.errors import UserError
+from fer_ray.store import read_json, require_absent, swap_symlink, write_atomic, write_json
+
+FORMAT = 1
+
+
+class RunDirectory:
+    """Paths of a run, and the writing of its documents."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def study_db(self) -> Path:
+        return self.path / "study.db"
+
+    @property
+    def best(self) -> Path:
+        return self.path / "best"
+
+    @property
+    def status_json(self) -> Path:
+        return self.path / "status.json"
+
+    @property
+    def ray(self) -> Path:
+        return self.path / "ray"
+
+    def trial(self, number: int) -> Path:
+        return self.path / "trials" / str(number)
+
+    def checkpoint(self, number: int) -> Path:
+        return self.trial(number) / "checkpoint.safetensors"
+
+    def bundle(self, number: int) -> Path:
+        return self.path / "bundles" / str(number)
+
+    def create(self, verb: str, space_text: str, data_fingerprint: str) -> None:
+        """Write `run.json` and `space.yaml`.
+
+        Raises:
+            OutputExistsError: the directory holds something.
+        """
+        require_absent(self.path, "the run", "Choose another --out; a run is never overwritten.")
+        write_json(
+            self.path / "run.json",
+            {
+                "format": FORMAT,
+                "fer_ray": __version__,
+                "verb": verb,
+                "command": sys.argv,
+                "data_fingerprint": data_fingerprint,
+                "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            },
+        )
+        write_atomic(self.path / "space.yaml", space_text.encode("utf-8"))
+
+    def write_resolved(self, number: int, config: Config) -> None:
+        """`trials/<number>/resolved.yaml`: `fer-ray train` repeats the trial from it."""
+        text = yaml_text(config.training_part())
+        write_atomic(self.trial(number) / "resolved.yaml", text.encode("utf-8"))
+
+    def point_best(self, number: int) -> None:
+        """Swap `best` to a trial's bundle."""
+        swap_symlink(self.best, f"bundles/{number}")
+
+
+def open_run(path: Path) -> RunDirectory:
+    """A run that exists.
+
+    Raises:
+        UserError: it is none, or of another format.
+    """
+    if not (path / "run.json").is_file():
+        raise UserError(f"{path} is not a run: it has no run.json")
+    document: Any = read_json(path / "run.json")
+    if not isinstance(document, dict) or document.get("format") != FORMAT:
+        raise UserError(f"{path} is a run of another format; this fer-ray reads {FORMAT}")
+    return RunDirectory(path)
+
+
+def yaml_text(tree: Any) -> str:
+    """Plain data as block YAML, floats as every parser reads them."""
+    yaml = YAML()
+    yaml.default_flow_style = False
+    yaml.width = 100
+    yaml.representer.add_representer(float, _represent_float)
+    buffer = io.StringIO()
+    yaml.dump(tree, buffer)
+    return buffer.getvalue()
+
+
+def _represent_float(representer: Any, value: float) -> Any:
+    text = repr(value)
+    if "e" in text and "." not in text.split("e")[0]:
+        text = text.replace("e", ".0e")
+    return representer.represent_scalar("tag:yaml.org,2002:float", text)
