@@ -1,0 +1,1 @@
+"""Sources of labelled faces, and the prepared data set made of them."""

@@ -1,0 +1,136 @@
+"""The one decoder: bytes of any image to a square grey uint8 image.
+
+Grey by ITU-R 601, EXIF rotation applied, first frame of an animation, alpha over mid-grey,
+centre square, antialiased resize. Used by import, predict, score and serve alike.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from fer_ray.errors import DecodeError
+
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM", "MPO")
+"""Formats that Pillow decodes itself, without an outside program."""
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
+"""File names taken for images when a folder is walked, in lower case."""
+
+MAX_PIXELS = 100_000_000
+"""An image that says it is larger is refused before it is decoded (10,000 x 10,000)."""
+
+MAX_BYTES = 64 * 1024 * 1024
+"""A file above this is refused before it is parsed."""
+
+_HALF_GREY = 128
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """One decoded image.
+
+    Attributes:
+        pixels: uint8 [size, size], 0-255.
+        width_px, height_px: of the original, as displayed.
+    """
+
+    pixels: npt.NDArray[np.uint8]
+    width_px: int
+    height_px: int
+
+
+def decode(data: bytes, size_px: int) -> Decoded:
+    """Decode one image.
+
+    Args:
+        data: the whole file.
+        size_px: side of the result.
+
+    Raises:
+        DecodeError: `empty`, `too_large`, `not_an_image`, `truncated` or `undecodable`.
+    """
+    if not data:
+        raise DecodeError("the file is empty", "empty")
+    if len(data) > MAX_BYTES:
+        raise DecodeError(f"{len(data):,} bytes; at most {MAX_BYTES:,} are read", "too_large")
+    with warnings.catch_warnings():
+        # Size is checked below, before any pixel is decoded; odd metadata is not our business.
+        warnings.simplefilter("ignore")
+        image = _open(data)
+        try:
+            if image.format == "JPEG":
+                # Decode straight to 1/2, 1/4 or 1/8 where that still exceeds what is kept.
+                image.draft(None, (2 * size_px, 2 * size_px))
+            original = image.size if image.format != "JPEG" else _open(data).size
+            turned = ImageOps.exif_transpose(image)
+            if _is_turned(image):
+                original = original[::-1]
+            grey = _grey(turned)
+            side = min(grey.size)
+            if grey.size != (size_px, size_px):
+                left, top = (grey.width - side) / 2, (grey.height - side) / 2
+                box = (left, top, left + side, top + side)
+                grey = grey.resize((size_px, size_px), Image.Resampling.BILINEAR, box=box)
+            pixels = np.asarray(grey, dtype=np.uint8)
+        except DecodeError:
+            raise
+        except (OSError, SyntaxError, EOFError) as error:
+            kind = "truncated" if "truncated" in str(error).lower() else "undecodable"
+            raise DecodeError(f"cannot be decoded: {error}"[:200], kind) from error
+        except Exception as error:
+            # Pillow's parsers raise almost anything on hostile bytes; none of it is our bug.
+            raise DecodeError(
+                f"cannot be decoded: {type(error).__name__}: {error}"[:200], "undecodable"
+            ) from error
+    return Decoded(pixels, *original)
+
+
+def _open(data: bytes) -> Image.Image:
+    try:
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
+    except UnidentifiedImageError as error:
+        raise DecodeError(
+            f"not an image of a known format ({', '.join(FORMATS)})", "not_an_image"
+        ) from error
+    except Image.DecompressionBombError as error:
+        raise DecodeError(f"more than {MAX_PIXELS:,} pixels", "too_large") from error
+    except Exception as error:
+        raise DecodeError(
+            f"header cannot be read: {type(error).__name__}: {error}"[:200], "undecodable"
+        ) from error
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        raise DecodeError(
+            f"{width} x {height} pixels; at most {MAX_PIXELS:,} are decoded", "too_large"
+        )
+    return image
+
+
+def _is_turned(image: Image.Image) -> bool:
+    return image.getexif().get(0x0112) in (5, 6, 7, 8)
+
+
+def _grey(image: Image.Image) -> Image.Image:
+    mode = image.mode
+    if mode == "L":
+        return image
+    if mode.startswith("I;16") or mode == "I":
+        values = np.asarray(image, dtype=np.int64)
+        return Image.fromarray(np.clip(values >> 8, 0, 255).astype(np.uint8))
+    if mode == "F":
+        values_f = np.nan_to_num(np.asarray(image, dtype=np.float64))
+        scale = 255.0 if values_f.max(initial=0.0) <= 1.0 else 1.0
+        return Image.fromarray(np.clip(values_f * scale, 0, 255).astype(np.uint8))
+    if mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        rgba = image.convert("RGBA")
+        ground = Image.new("RGBA", rgba.size, (_HALF_GREY, _HALF_GREY, _HALF_GREY, 255))
+        return Image.alpha_composite(ground, rgba).convert("L")
+    if mode in ("CMYK", "YCbCr", "LAB", "HSV", "P"):
+        return image.convert("RGB").convert("L")
+    return image.convert("L")
