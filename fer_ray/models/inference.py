@@ -1,0 +1,99 @@
+"""The forward pass of every evaluation: training's validation and the Predictor call the same."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from fer_ray.errors import UserError
+from fer_ray.images.preprocess import Preprocess
+
+BATCH_SIZE = 64
+"""Images a forward pass; larger batches fall out of the CPU's cache."""
+
+
+def resolve_device(name: str) -> torch.device:
+    """`auto` is CUDA, else Apple's MPS, else the CPU.
+
+    Raises:
+        UserError: a device that is not there.
+    """
+    has_cuda = torch.cuda.is_available()
+    has_mps = torch.backends.mps.is_available()
+    if name == "auto":
+        name = "cuda" if has_cuda else "mps" if has_mps else "cpu"
+    if (name == "cuda" and not has_cuda) or (name == "mps" and not has_mps):
+        raise UserError(f"device: {name} is not available here", "Use device: auto or cpu.")
+    return torch.device(name)
+
+
+def resolve_precision(name: str, device: torch.device) -> str:
+    """`auto` is bf16 where the processor or GPU computes it natively, else fp32."""
+    if name != "auto":
+        return name
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    if device.type == "cpu":
+        features = torch.backends.cpu.get_cpu_capability()
+        native = features == "AVX512" and torch.cpu._is_avx512_bf16_supported()
+        return "bf16" if native else "fp32"
+    return "fp32"
+
+
+def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager[object]:
+    """bf16 arithmetic on fp32 weights, or nothing for fp32."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
+
+
+def in_channels_last(model: nn.Module) -> nn.Module:
+    """Weights in the memory order that convolutions are fastest in (torch does not type this)."""
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return model
+
+
+@contextlib.contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode, and back to what it was."""
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        model.train(was_training)
+
+
+def logits_of(
+    model: nn.Module,
+    preprocess: Preprocess,
+    images: Tensor,
+    *,
+    precision: str,
+    flip: bool = False,
+    batch_size: int = BATCH_SIZE,
+) -> Tensor:
+    """Logits of static images.
+
+    Args:
+        model: on the images' device.
+        preprocess: its recipe.
+        images: uint8 [N, S, S], already through `Preprocess.static`.
+        precision: `fp32` or `bf16`.
+        flip: average the logits of each image and its mirror image.
+        batch_size: images a forward pass.
+
+    Returns:
+        float32 [N, C] on the same device.
+    """
+    parts = []
+    with evaluating(model), autocast(images.device, precision):
+        for chunk in torch.split(images, batch_size):
+            x = preprocess.centre(chunk).contiguous(memory_format=torch.channels_last)
+            logits = model(x).float()
+            if flip:
+                logits = (logits + model(x.flip(-1)).float()) / 2
+            parts.append(logits)
+    return torch.cat(parts)

@@ -1,0 +1,1 @@
+"""The training engine. No Ray here but in `distributed`."""

@@ -1,0 +1,88 @@
+"""Cross-entropy on hard, smoothed or mixed targets."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def class_weights(labels: Tensor, num_classes: int, how: str) -> Tensor | None:
+    """Loss weights a class, with mean 1 over the training images.
+
+    Args:
+        labels: int64 [N].
+        num_classes: C.
+        how: `none`, `balanced` (inverse frequency) or `sqrt` (its square root).
+
+    Returns:
+        float32 [C], or None for `none`.
+    """
+    if how == "none":
+        return None
+    count = torch.bincount(labels, minlength=num_classes).float()
+    weight = 1.0 / count.clamp(min=1)
+    if how == "sqrt":
+        weight = weight.sqrt()
+    return weight * count.sum() / (weight * count).sum()
+
+
+def cross_entropy(
+    logits: Tensor, targets: Tensor, label_smoothing: float, weight: Tensor | None
+) -> Tensor:
+    """Mean over the batch; targets are int64 [N] or probabilities float [N, C]."""
+    return F.cross_entropy(logits.float(), targets, weight=weight, label_smoothing=label_smoothing)
+
+
+def mix(
+    x: Tensor,
+    labels: Tensor,
+    num_classes: int,
+    *,
+    mixup_alpha: float,
+    cutmix_alpha: float,
+    generator: torch.Generator,
+) -> tuple[Tensor, Tensor]:
+    """Mixup or CutMix of a batch with itself, in another order; one of them a batch by lot.
+
+    Args:
+        x: float [N, 1, H, W].
+        labels: int64 [N].
+
+    Returns:
+        x mixed, and targets float32 [N, C]; both unchanged where both alphas are 0.
+    """
+    if mixup_alpha == 0 and cutmix_alpha == 0:
+        return x, labels
+    device = x.device
+    order = torch.randperm(len(x), generator=generator, device=device)
+    both = mixup_alpha > 0 and cutmix_alpha > 0
+    coin = float(torch.rand((), generator=generator, device=device))
+    use_cutmix = cutmix_alpha > 0 and (not both or coin < 0.5)
+    share = _beta(cutmix_alpha if use_cutmix else mixup_alpha, generator)
+    if use_cutmix:
+        x, share = _paste(x, order, share, generator)
+    else:
+        x = share * x + (1 - share) * x[order]
+    one_hot = F.one_hot(labels, num_classes).float()
+    return x, share * one_hot + (1 - share) * one_hot[order]
+
+
+def _beta(alpha: float, generator: torch.Generator) -> float:
+    """One draw of Beta(alpha, alpha), as the ratio of two gamma draws."""
+    shape = torch.full((2,), alpha, device=generator.device)
+    first, second = torch._standard_gamma(shape, generator=generator).tolist()
+    return first / (first + second) if first + second > 0 else 1.0
+
+
+def _paste(
+    x: Tensor, order: Tensor, share: float, generator: torch.Generator
+) -> tuple[Tensor, float]:
+    side = x.shape[-1]
+    half = side * (1 - share) ** 0.5 / 2
+    cx, cy = (torch.rand(2, generator=generator, device=x.device) * side).tolist()
+    left, right = max(0, round(cx - half)), min(side, round(cx + half))
+    top, bottom = max(0, round(cy - half)), min(side, round(cy + half))
+    x = x.clone()
+    x[:, :, top:bottom, left:right] = x[order, :, top:bottom, left:right]
+    return x, 1 - (right - left) * (bottom - top) / (side * side)
