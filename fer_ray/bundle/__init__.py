@@ -1,0 +1,1 @@
+"""The immutable, pickle-free form of a trained model, and the Predictor that reads it."""

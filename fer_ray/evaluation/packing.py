@@ -1,0 +1,94 @@
+"""From trained weights to a bundle that knows its figures: validation, calibration, card."""
+
+from __future__ import annotations
+
+import platform
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fer_ray import __version__
+from fer_ray.bundle.card import model_card
+from fer_ray.bundle.contents import Contents, write_bundle
+from fer_ray.config.schema import Config
+from fer_ray.data.faces import draw_faces
+from fer_ray.data.prepared import TrainingData
+from fer_ray.evaluation.calibrate import fit_calibration
+from fer_ray.evaluation.evaluate import figures
+from fer_ray.images.preprocess import Preprocess, build_recipe
+from fer_ray.models.build import build_model, count_macs, count_parameters
+from fer_ray.models.inference import logits_of
+
+NUM_GOLDEN = 16
+GOLDEN_SEED = 20_130_701
+
+
+def pack(
+    out: Path,
+    *,
+    config: Config,
+    data: TrainingData,
+    state: dict[str, Tensor],
+    curve: list[dict[str, Any]],
+    data_name: str,
+) -> str:
+    """Make a bundle of a training's best weights.
+
+    Args:
+        out: the new directory.
+        config: resolved.
+        data: the validation split decides figures, temperature and threshold, in fp32.
+        state: best weights, on the CPU.
+        curve: the training's epochs.
+        data_name: how the card names the data.
+
+    Returns:
+        the bundle's id.
+
+    Raises:
+        OutputExistsError: `out` is there.
+    """
+    recipe = build_recipe(config.data, data.size_px, data.mean, data.std)
+    with torch.device("meta"):
+        model = build_model(
+            config.model,
+            num_classes=len(data.class_names),
+            in_channels=recipe.channels,
+            input_px=recipe.crop_px,
+        )
+    model.load_state_dict(state, assign=True)
+    model.eval()
+    preprocess = Preprocess(recipe)
+    images = preprocess.static(torch.from_numpy(data.validation.images))
+    logits = logits_of(model, preprocess, images, precision="fp32").numpy()
+    calibration = fit_calibration(logits, data.validation.labels)
+    metrics = {
+        "validation": figures(
+            logits, data.validation.labels, data.class_names, calibration.temperature
+        ),
+        "params": count_parameters(model),
+        "macs": count_macs(model, recipe.channels, recipe.crop_px),
+    }
+    lineage = {
+        "config": config.training_part(),
+        "data": {"name": data_name, "fingerprint": data.fingerprint, "images": len(data.train)},
+        "curve": curve,
+        "versions": _versions(),
+    }
+    contents = Contents(
+        config.name, config.model, data.class_names, recipe, calibration, metrics, lineage
+    )
+    golden, _ = draw_faces(NUM_GOLDEN, GOLDEN_SEED)
+    return write_bundle(
+        out, contents, state, model, np.ascontiguousarray(golden), model_card(contents)
+    )
+
+
+def _versions() -> dict[str, str]:
+    names = ("torch", "torchvision", "numpy", "pillow")
+    versions = {name: metadata.version(name) for name in names}
+    return {"fer_ray": __version__, "python": platform.python_version(), **versions}
