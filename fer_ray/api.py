@@ -1,0 +1,370 @@
+"""Each verb of fer-ray as one typed function; the command line parses, calls these and prints.
+
+Heavy libraries are imported inside the verbs, so that importing this module is cheap.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fer_ray.config.schema import Config
+from fer_ray.config.space import SearchSpace, load_config, load_space
+from fer_ray.errors import FerRayError, UserError
+
+if TYPE_CHECKING:
+    from fer_ray.bundle.load import Bundle
+    from fer_ray.bundle.predictor import Predictor
+    from fer_ray.data.importing import ImportReport
+    from fer_ray.data.prepared import PreparedSet
+    from fer_ray.score.job import ScoreReport
+    from fer_ray.search.results import RunSummary
+    from fer_ray.serve.endpoint import Endpoint
+    from fer_ray.training.loop import EpochResult
+
+
+def import_data(
+    source: str | Path, out: str | Path, *, size_px: int = 48, on_error: str = "stop"
+) -> ImportReport:
+    """Make a prepared data set of a source of labelled images.
+
+    Args:
+        source: FER2013's image-folder zip, or a folder of that layout.
+        out: the new directory.
+        size_px: side of the stored images.
+        on_error: `stop` at a corrupt image, or `skip` it and say so.
+
+    Raises:
+        DataError: the source is not what it should be.
+        OutputExistsError: `out` is there.
+    """
+    from fer_ray.data.importing import import_images
+
+    if on_error not in ("stop", "skip"):
+        raise UserError(f"on_error is stop or skip, but got {on_error!r}")
+    if not 16 <= size_px <= 256:
+        raise UserError(f"size must lie in 16..256 pixels, but got {size_px}")
+    return import_images(Path(source), Path(out), size_px=size_px, on_error=on_error)
+
+
+def sample_data(out: str | Path, *, count: int = 3000, seed: int = 0) -> None:
+    """Write the built-in synthetic faces as an image folder.
+
+    Raises:
+        OutputExistsError: `out` is there.
+    """
+    from fer_ray.data.sample import write_sample
+
+    if not 1 <= count <= 1_000_000:
+        raise UserError(f"count must lie in 1..1,000,000, but got {count}")
+    write_sample(Path(out), count, seed)
+
+
+def check(space: str | Path, overrides: Sequence[str] = (), data: str | None = None) -> SearchSpace:
+    """Read a search space and check all of it.
+
+    Raises:
+        ConfigError: everything that is wrong, at once.
+        NotYetError: an option that this version does not build.
+    """
+    from fer_ray.config.not_yet import refuse_not_yet
+
+    checked = load_space(Path(space), _with_data(overrides, data))
+    refuse_not_yet(checked)
+    return checked
+
+
+def _with_data(overrides: Sequence[str], data: str | None) -> list[str]:
+    return [*overrides, *([f"data.source={data}"] if data is not None else [])]
+
+
+@dataclass(frozen=True)
+class TrainReport:
+    """What a single training made.
+
+    Attributes:
+        path: the run.
+        bundle_id: of its bundle, at `path`/best.
+        curve: the epochs.
+    """
+
+    path: Path
+    bundle_id: str
+    curve: list[dict[str, Any]]
+
+
+def train(
+    config: str | Path,
+    *,
+    data: str | None = None,
+    out: str | Path,
+    overrides: Sequence[str] = (),
+    num_threads: int | None = None,
+    on_epoch: Callable[[EpochResult], None] | None = None,
+) -> TrainReport:
+    """Train one configuration and write a run with its bundle.
+
+    Args:
+        config: a file without holes.
+        data: replaces the file's `data.source`.
+        out: the new run directory.
+        overrides: `address=value` each.
+        num_threads: of torch; all cores where it is None.
+        on_epoch: told of each epoch as it ends.
+
+    Raises:
+        ConfigError: the file is wrong or has holes.
+        DataError: the data are not there.
+        FerRayError: the training diverged before its first good epoch.
+    """
+    from fer_ray.config.not_yet import refuse_not_yet
+    from fer_ray.data.loading import load_training_data, source_name
+    from fer_ray.evaluation.packing import pack
+    from fer_ray.models.weights import resnet_state
+    from fer_ray.runs import RunDirectory
+    from fer_ray.training.loop import Training
+
+    resolved = load_config(Path(config), _with_data(overrides, data))
+    refuse_not_yet(resolved)
+    _set_threads(num_threads)
+    state = resnet_state(resolved.model)
+    training_data = load_training_data(resolved.data)
+    run = RunDirectory(Path(out))
+    run.create("train", Path(config).read_text(encoding="utf-8"), training_data.fingerprint)
+    run.write_resolved(0, resolved)
+    training = Training(resolved, training_data, state)
+    for result in training.epochs():
+        if on_epoch is not None:
+            on_epoch(result)
+        training.save(run.checkpoint(0))
+    if not training.best_epoch:
+        raise FerRayError(
+            "the training diverged in its first epoch: the loss is not finite",
+            "Lower the learning rate, or set train.grad_clip.",
+        )
+    bundle_id = pack(
+        run.bundle(0),
+        config=resolved,
+        data=training_data,
+        state=training.best_state(),
+        curve=training.curve,
+        data_name=source_name(resolved.data),
+    )
+    run.point_best(0)
+    return TrainReport(run.path, bundle_id, training.curve)
+
+
+def _set_threads(num_threads: int | None) -> None:
+    import torch
+
+    torch.set_num_threads(num_threads or os.cpu_count() or 1)
+
+
+def tune(
+    space: str | Path,
+    *,
+    data: str | None = None,
+    out: str | Path,
+    overrides: Sequence[str] = (),
+    live: bool = False,
+) -> RunSummary:
+    """Search a space with Ray Tune and Optuna; the winner becomes a bundle at `out`/best.
+
+    Args:
+        space: a YAML file with holes.
+        data: replaces the file's `data.source`.
+        out: the new run directory.
+        overrides: `address=value` each.
+        live: print progress to stderr.
+
+    Raises:
+        ConfigError: the space is wrong.
+        NothingSucceededError: no trial finished an epoch.
+        UnfinishedError: it was interrupted; the message holds the line that resumes.
+    """
+    from fer_ray.search.tuning import run_tuning
+
+    checked = check(space, overrides, data)
+    return run_tuning(checked, Path(out), live=live)
+
+
+def load_predictor(
+    bundle: str | None = None, *, precision: str = "auto", num_threads: int | None = None
+) -> Predictor:
+    """Load a bundle, a run's best, or the shipped model, checked and made fast.
+
+    Raises:
+        BundleError: anything about it is wrong.
+    """
+    from fer_ray.bundle.predictor import Predictor
+
+    if precision not in ("auto", "fp32", "bf16"):
+        raise UserError(f"precision is auto, fp32 or bf16, but got {precision!r}")
+    _set_threads(num_threads)
+    return Predictor(load_bundle(bundle), precision)
+
+
+def load_bundle(bundle: str | None = None) -> Bundle:
+    """Read and check a bundle, a run's best, or the shipped model.
+
+    Raises:
+        BundleError: anything about it is wrong.
+    """
+    from fer_ray.bundle.load import find_bundle
+    from fer_ray.bundle.load import load_bundle as load
+
+    return load(find_bundle(bundle))
+
+
+def evaluate(
+    predictor: Predictor, data: str | Path, *, split: str = "validation", flip: bool = False
+) -> dict[str, Any]:
+    """Every figure of a bundle on a split of a prepared data set.
+
+    Reading the test split is recorded in the data set first.
+
+    Args:
+        predictor: the bundle at work.
+        data: a prepared data set.
+        split: `validation` or `test`.
+        flip: average each image's logits with its mirror image's.
+
+    Returns:
+        see `fer_ray.evaluation.evaluate.figures`; with `split`, `test_openings` and `flip`.
+
+    Raises:
+        DataError: no such data or split, or the data's classes are not the bundle's.
+    """
+    from fer_ray.data.prepared import map_classes, open_prepared, read_split, record_test_opening
+    from fer_ray.errors import DataError
+    from fer_ray.evaluation.evaluate import figures
+
+    if split not in ("validation", "test"):
+        raise UserError(f"split is validation or test, but got {split!r}")
+    prepared = open_prepared(Path(data))
+    contents = predictor.bundle.contents
+    openings = 0
+    if split == "test":
+        _require_split(prepared, split)
+        openings = record_test_opening(prepared, "evaluate", predictor.bundle.id)
+    classes = contents.lineage["config"]["data"]["classes"]
+    images, names = map_classes(read_split(prepared, split), prepared.class_names, classes)
+    if names != contents.class_names:
+        raise DataError(
+            f"the data have the classes {', '.join(names)}, "
+            f"but the bundle {', '.join(contents.class_names)}"
+        )
+    logits = predictor.logits(images.images, flip=flip)
+    result = figures(logits, images.labels, names, contents.calibration.temperature)
+    return {"split": split, "flip": flip, "test_openings": openings, **result}
+
+
+def _require_split(prepared: PreparedSet, split: str) -> None:
+    from fer_ray.errors import DataError
+
+    if prepared.count(split) == 0:
+        raise DataError(f"{prepared.path} has no {split} split")
+
+
+def predict(
+    predictor: Predictor, images: Sequence[str | Path], *, top_k: int | None = None
+) -> list[dict[str, Any]]:
+    """Classify a few images, now.
+
+    Returns:
+        an entry an image, in order: `path` with `predictions` and `uncertain`, or with `error`.
+    """
+    from fer_ray.score.shard import score_images
+
+    paths = [os.fspath(image) for image in images]
+    for path in paths:
+        if not Path(path).is_file():
+            raise UserError(f"{path} is not a file")
+    return score_images(paths, predictor, top_k)
+
+
+def score(
+    sources: Sequence[str],
+    out: str | Path,
+    predictor: Predictor,
+    *,
+    overwrite: bool = False,
+    num_threads: int | None = None,
+    on_shard: Callable[[int, int], None] | None = None,
+) -> ScoreReport:
+    """Classify whole folders into Parquet; see `fer_ray.score.job`.
+
+    Raises:
+        UserError: no image, or a source that is not there.
+        OutputExistsError: `out` has files already.
+        NothingSucceededError: not one image could be classified.
+    """
+    from fer_ray.score import job
+
+    return job.score(
+        sources,
+        Path(out),
+        predictor,
+        overwrite=overwrite,
+        num_threads=num_threads or os.cpu_count() or 1,
+        on_shard=on_shard or (lambda done, total: None),
+    )
+
+
+def resolved_configs(space: SearchSpace, count: int, seed: int = 0) -> list[Config]:
+    """Sample configs of a space at random, valid and not forbidden."""
+    import random
+
+    from fer_ray.config.space import random_value
+
+    generator = random.Random(seed)
+    found: list[Config] = []
+    for _ in range(100 * count):
+        params = space.draw(lambda hole: random_value(hole, generator))
+        if not space.is_forbidden(params):
+            found.append(space.resolve(params))
+        if len(found) == count:
+            break
+    return found
+
+
+def serve(
+    bundle: Bundle,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    replicas: int = 1,
+    precision: str = "auto",
+    num_threads: int | None = None,
+    allow_open: bool = False,
+    on_ready: Callable[[Endpoint], None] | None = None,
+) -> None:
+    """Answer over HTTP on Ray Serve until SIGTERM; call it from the main thread.
+
+    Args:
+        bundle: checked; see `load_bundle`.
+        host: where to listen; loopback, or `allow_open`.
+        port: of that host.
+        replicas: processes with the model.
+        precision: `auto`, `fp32` or `bf16`.
+        num_threads: of torch in each replica; all cores, shared out, where it is None.
+        allow_open: let other machines in, without authentication.
+        on_ready: told once the endpoint answers.
+
+    Raises:
+        UserError: the host or port cannot be served on.
+        FerRayError: Ray or a replica did not start.
+        KeyboardInterrupt: Ctrl-C, after everything was shut down in order.
+    """
+    from fer_ray.serve.endpoint import Endpoint, check_endpoint
+    from fer_ray.serve.start import serve_until_stopped
+
+    if precision not in ("auto", "fp32", "bf16"):
+        raise UserError(f"precision is auto, fp32 or bf16, but got {precision!r}")
+    threads = num_threads or max(1, (os.cpu_count() or 1) // max(1, replicas))
+    asked = Endpoint(host, port, replicas, precision, threads)
+    endpoint = check_endpoint(asked, allow_open=allow_open)
+    serve_until_stopped(bundle, endpoint, lambda: on_ready(endpoint) if on_ready else None)

@@ -1,0 +1,1 @@
+"""Commands that parse, call `fer_ray.api` and print."""

@@ -1,0 +1,39 @@
+"""The command line: parse, call `fer_ray.api`, print. Results to stdout, talk to stderr."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from fer_ray.cli import data, models, scoring, search, serving
+from fer_ray.errors import FerRayError
+
+app = typer.Typer(
+    name="fer-ray",
+    help="Facial expression classifiers: search, train, evaluate, score folders, serve.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.add_typer(data.app, name="data")
+for module in (search, models, scoring, serving):
+    module.register(app)
+
+
+def main() -> None:
+    """Entry point: every error of ours is a message and an exit code, never a traceback."""
+    try:
+        app(standalone_mode=False)
+    except FerRayError as error:
+        sys.exit(error.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
+        sys.exit(130)
+    except typer.Exit as stop:
+        sys.exit(stop.exit_code)
+    except Exception as error:
+        if type(error).__module__.startswith(("click", "typer")) and hasattr(error, "show"):
+            error.show()
+            sys.exit(2)
+        raise

@@ -1,0 +1,54 @@
+"""`fer-ray check` and `tune`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fer_ray.cli.output import Overrides, result, say
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(check)
+    app.command()(tune)
+
+
+def check(
+    space: Annotated[Path, typer.Argument(metavar="SPACE.yaml")],
+    overrides: Overrides = None,
+) -> None:
+    """Every error of a space, or the space as a table: fer-ray check search_spaces/cnn.yaml"""
+    from fer_ray import api
+
+    checked = api.check(space, overrides or ())
+    if not checked.holes:
+        result(f"{space}: no holes; `fer-ray train {space}` trains it")
+        return
+    width = max(len(hole.address) for hole in checked.holes)
+    domain = max(len(hole.describe()) for hole in checked.holes)
+    result(f"{'address':<{width}}  {'values':<{domain}}  default")
+    for hole in checked.holes:
+        result(f"{hole.address:<{width}}  {hole.describe():<{domain}}  {hole.default}")
+
+
+def tune(
+    space: Annotated[Path, typer.Argument(metavar="SPACE.yaml")],
+    data: Annotated[str | None, typer.Option(help="A prepared data set, or sample.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Run directory; default runs/NAME.")] = None,
+    overrides: Overrides = None,
+) -> None:
+    """Search a space with Ray Tune and Optuna: fer-ray tune search_spaces/quickstart.yaml"""
+    from fer_ray import api
+
+    place = out or Path("runs") / space.stem
+    summary = api.tune(space, data=data, out=place, overrides=overrides or (), live=True)
+    for line in summary.lines():
+        result(line)
+    say("next:")
+    source = summary.data_source
+    if source != "sample":
+        say(f"  fer-ray evaluate {place} --data {source}")
+    say(f"  fer-ray serve --bundle {place}")
+    say(f"  fer-ray score FOLDER --out scores --bundle {place}")

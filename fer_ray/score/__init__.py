@@ -1,0 +1,1 @@
+"""Image folders into Parquet, shard by shard."""
