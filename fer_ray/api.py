@@ -183,7 +183,7 @@ def tune(
     Raises:
         ConfigError: the space is wrong.
         NothingSucceededError: no trial finished an epoch.
-        UnfinishedError: it was interrupted; the message holds the line that resumes.
+        InterruptedRunError: by Ctrl-C; what has ended is kept.
     """
     from fer_ray.search.tuning import run_tuning
 

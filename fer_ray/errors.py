@@ -9,7 +9,8 @@
     |   +-- BundleError                     a bundle is damaged, hostile or unknown
     |   +-- OutputExistsError               never overwrite, never mix
     +-- NothingSucceededError      exit 3   it ran, and nothing came of it
-    +-- UnfinishedError            exit 4   work is left undone; says how to resume
+    +-- UnfinishedError            exit 4   work is left undone; says what is left
+        +-- InterruptedRunError    exit 130 likewise, by Ctrl-C
 
 All carry their arguments in `args`, so that they survive pickling between Ray processes.
 """
@@ -142,6 +143,12 @@ class NothingSucceededError(FerRayError):
 
 
 class UnfinishedError(FerRayError):
-    """Stopped or finished with work undone; the message holds the line that resumes."""
+    """Stopped or finished with work undone; the message says what is left."""
 
     exit_code = 4
+
+
+class InterruptedRunError(UnfinishedError):
+    """Ended by Ctrl-C with work undone."""
+
+    exit_code = 130
