@@ -27,8 +27,10 @@ def main() -> None:
     try:
         app(standalone_mode=False)
     except FerRayError as error:
+        typer.echo(f"fer-ray: {error}", err=True)
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
+        typer.echo("fer-ray: interrupted", err=True)
         sys.exit(130)
     except typer.Exit as stop:
         sys.exit(stop.exit_code)

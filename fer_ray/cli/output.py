@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -25,14 +26,17 @@ Json = Annotated[bool, typer.Option("--json", help="One JSON document a line on 
 
 def say(text: str) -> None:
     """Talk, to stderr."""
+    typer.echo(text, err=True)
 
 
 def result(text: str) -> None:
     """A result, to stdout."""
+    typer.echo(text)
 
 
 def result_json(document: Any) -> None:
-    pass
+    """A result as one line of JSON."""
+    typer.echo(json.dumps(document, ensure_ascii=False))
 
 
 def say_bundle(bundle: Bundle) -> None:
