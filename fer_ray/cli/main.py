@@ -9,6 +9,9 @@ import typer
 from fer_ray.cli import data, models, scoring, search, serving
 from fer_ray.errors import FerRayError
 
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as shells have it."""
+
 app = typer.Typer(
     name="fer-ray",
     help="Facial expression classifiers: search, train, evaluate, score folders, serve.",
@@ -25,17 +28,20 @@ for module in (search, models, scoring, serving):
 def main() -> None:
     """Entry point: every error of ours is a message and an exit code, never a traceback."""
     try:
-        app(standalone_mode=False)
+        # Outside standalone mode Typer gives back the code of `typer.Exit` and of Ctrl-C.
+        code = app(standalone_mode=False)
     except FerRayError as error:
         typer.echo(f"fer-ray: {error}", err=True)
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
         typer.echo("fer-ray: interrupted", err=True)
-        sys.exit(130)
-    except typer.Exit as stop:
-        sys.exit(stop.exit_code)
+        sys.exit(INTERRUPTED)
     except Exception as error:
         if type(error).__module__.startswith(("click", "typer")) and hasattr(error, "show"):
             error.show()
             sys.exit(2)
         raise
+    if isinstance(code, int) and code != 0:
+        if code == INTERRUPTED:
+            typer.echo("fer-ray: interrupted", err=True)
+        sys.exit(code)

@@ -1,0 +1,167 @@
+"""From an HTTP request to the bytes of its images: raw, multipart or JSON, within the limits."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+from dataclasses import dataclass
+from typing import TypeVar
+
+from pydantic import ValidationError
+from starlette.requests import Request
+
+from fer_ray.serve.limits import Limits, Ticket
+from fer_ray.serve.multipart import form_files
+from fer_ray.serve.problems import RefusedError
+from fer_ray.serve.protocol import BatchRequest, Parameters, PredictRequest
+
+JSON_TYPE = "application/json"
+FORM_TYPE = "multipart/form-data"
+RAW_TYPE = "application/octet-stream"
+"""Also what a body without a media type is taken for (RFC 9110, 8.3)."""
+
+SINGLE_FIELD = "file"
+BATCH_FIELD = "files"
+
+Document = TypeVar("Document", PredictRequest, BatchRequest)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a request asks for.
+
+    Attributes:
+        images: files, or base64 text that is decoded off the event loop; at least one.
+        top_k: None is all classes.
+    """
+
+    images: list[bytes | str]
+    top_k: int | None
+
+
+async def read_single(request: Request, ticket: Ticket, limits: Limits) -> Asked:
+    """Read a request of one image.
+
+    Raises:
+        RefusedError: anything about it is wrong.
+    """
+    media_type = media_type_of(request)
+    is_raw = media_type == RAW_TYPE or media_type.startswith("image/")
+    if not is_raw and media_type not in (JSON_TYPE, FORM_TYPE):
+        raise _unsupported(media_type, f"image/*, {RAW_TYPE}, {FORM_TYPE} or {JSON_TYPE}")
+    top_k = _query_top_k(request)
+    body = await _read_body(request, ticket, limits)
+    if is_raw:
+        return Asked([body], top_k)
+    if media_type == FORM_TYPE:
+        files = form_files(request.headers["content-type"], body, SINGLE_FIELD, max_files=1)
+        return Asked([*files], top_k)
+    document = _validated(PredictRequest, body)
+    return Asked([document.inputs], _top_k(document.parameters, top_k))
+
+
+async def read_batch(request: Request, ticket: Ticket, limits: Limits) -> Asked:
+    """Read a request of several images.
+
+    Raises:
+        RefusedError: anything about it is wrong.
+    """
+    media_type = media_type_of(request)
+    if media_type not in (JSON_TYPE, FORM_TYPE):
+        raise _unsupported(media_type, f"{FORM_TYPE} or {JSON_TYPE}")
+    top_k = _query_top_k(request)
+    body = await _read_body(request, ticket, limits)
+    if media_type == FORM_TYPE:
+        files = form_files(
+            request.headers["content-type"], body, BATCH_FIELD, max_files=limits.batch_images
+        )
+        return Asked([*files], top_k)
+    document = _validated(BatchRequest, body)
+    if len(document.inputs) > limits.batch_images:
+        raise RefusedError(
+            "too-many-images",
+            f"{len(document.inputs):,} images, but at most {limits.batch_images} are taken at once",
+        )
+    return Asked([*document.inputs], _top_k(document.parameters, top_k))
+
+
+def image_bytes(image: bytes | str) -> bytes:
+    """The file itself, of a file or of base64 text.
+
+    Raises:
+        RefusedError: `invalid-base64`.
+    """
+    if isinstance(image, bytes):
+        return image
+    try:
+        return base64.b64decode(image, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise RefusedError(
+            "invalid-base64", f"{error}; plain base64 is wanted, without prefix and line breaks"
+        ) from error
+
+
+def media_type_of(request: Request) -> str:
+    """Lower case, without parameters."""
+    value = request.headers.get("content-type", RAW_TYPE)
+    return value.partition(";")[0].strip().lower()
+
+
+def _unsupported(media_type: str, wanted: str) -> RefusedError:
+    hint = ""
+    if media_type == "application/x-www-form-urlencoded":
+        hint = "; with curl, add -H 'Content-Type: image/jpeg' to --data-binary"
+    return RefusedError(
+        "unsupported-media-type", f"got {media_type[:100]!r}, but {wanted} is wanted{hint}"
+    )
+
+
+async def _read_body(request: Request, ticket: Ticket, limits: Limits) -> bytes:
+    length = request.headers.get("content-length", "")
+    if length.isdecimal() and int(length) > limits.body_bytes:
+        raise RefusedError(
+            "body-too-large", f"{int(length):,} bytes; at most {limits.body_bytes:,} are taken"
+        )
+    chunks = []
+    try:
+        async with asyncio.timeout(limits.body_s):
+            async for chunk in request.stream():
+                ticket.hold(len(chunk))
+                chunks.append(chunk)
+    except TimeoutError as error:
+        raise RefusedError(
+            "body-too-slow", f"it did not arrive within {limits.body_s:g} s"
+        ) from error
+    return b"".join(chunks)
+
+
+def _validated(model: type[Document], body: bytes) -> Document:
+    try:
+        return model.model_validate_json(body)
+    except ValidationError as error:
+        detail = _first_fault(error)
+        name = "invalid-parameter" if detail.startswith("parameters") else "invalid-json"
+        raise RefusedError(name, detail) from error
+
+
+def _first_fault(error: ValidationError) -> str:
+    """Where and what, without the input: that may be an image."""
+    first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+    place = ".".join(str(part) for part in first["loc"])
+    return (f"{place}: {first['msg']}" if place else str(first["msg"]))[:300]
+
+
+def _query_top_k(request: Request) -> int | None:
+    """`?top_k=`; any other parameter is refused rather than ignored."""
+    if not request.url.query:
+        return None
+    try:
+        return Parameters.model_validate(dict(request.query_params)).top_k
+    except ValidationError as error:
+        raise RefusedError("invalid-parameter", _first_fault(error)) from error
+
+
+def _top_k(parameters: Parameters | None, from_query: int | None) -> int | None:
+    found = parameters.top_k if parameters is not None else None
+    return found if found is not None else from_query

@@ -1,0 +1,166 @@
+"""The HTTP API's documents, as DESIGN fixes them: what goes in, what comes out, with examples.
+
+Requests are validated with these models. Answers are built as plain data on the fast path and
+described by these models in OpenAPI; a test holds the two together.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
+
+_EXAMPLE_ID = "9a3c7f21c0b94ad2b1f0c5d6e7f80912"
+_EXAMPLE_MODEL: dict[str, JsonValue] = {
+    "name": "fer2013-small",
+    "id": "5f0c1d7e9b2a4c6d8e0f1a2b3c4d5e6f708192a3b4c5d6e7f8091a2b3c4d5e6f",
+}
+_EXAMPLE_PREDICTIONS: list[JsonValue] = [
+    {"label": "happy", "score": 0.91},
+    {"label": "neutral", "score": 0.05},
+    {"label": "surprise", "score": 0.04},
+]
+_EXAMPLE_PROBLEM: dict[str, JsonValue] = {
+    "type": "/problems/undecodable-image",
+    "title": "The image cannot be decoded",
+    "status": 422,
+    "detail": "truncated: cannot be decoded: image file is truncated",
+}
+
+
+class _Document(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Parameters(_Document):
+    """Options of a request."""
+
+    top_k: int | None = Field(default=None, ge=1, description="Best classes; null is all of them.")
+
+
+class PredictRequest(_Document):
+    """One image as JSON."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"example": {"inputs": "/9j/4AAQSkZJRg==", "parameters": {"top_k": 3}}}
+    )
+
+    inputs: str = Field(description="The image file in base64.")
+    parameters: Parameters | None = None
+
+
+class BatchRequest(_Document):
+    """Several images as JSON."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {
+                "inputs": ["/9j/4AAQSkZJRg==", "iVBORw0KGgo="],
+                "parameters": {"top_k": 1},
+            }
+        }
+    )
+
+    inputs: list[str] = Field(min_length=1, description="Image files in base64.")
+    parameters: Parameters | None = None
+
+
+class Prediction(_Document):
+    label: str
+    score: float = Field(ge=0, le=1, description="Calibrated probability.")
+
+
+class Model(_Document):
+    name: str
+    id: str = Field(description="sha256 over weights, config, preprocessor and calibration.")
+
+
+class PredictAnswer(_Document):
+    """One image's answer."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {
+                "predictions": _EXAMPLE_PREDICTIONS,
+                "uncertain": False,
+                "model": _EXAMPLE_MODEL,
+                "request_id": _EXAMPLE_ID,
+            }
+        }
+    )
+
+    predictions: list[Prediction] = Field(description="Best first.")
+    uncertain: bool = Field(description="Whether the best score lies below the bundle's threshold.")
+    model: Model
+    request_id: str
+
+
+class ItemProblem(_Document):
+    """An RFC 9457 problem of one image."""
+
+    model_config = ConfigDict(json_schema_extra={"example": _EXAMPLE_PROBLEM})
+
+    type: str = Field(description="Stable; `/problems/` and a name.")
+    title: str
+    status: int
+    detail: str
+
+
+class Problem(ItemProblem):
+    """An RFC 9457 problem."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"example": {**_EXAMPLE_PROBLEM, "request_id": _EXAMPLE_ID}}
+    )
+
+    request_id: str
+
+
+class ItemAnswer(_Document):
+    predictions: list[Prediction]
+    uncertain: bool
+
+
+class ItemRefused(_Document):
+    problem: ItemProblem
+
+
+class BatchAnswer(_Document):
+    """An entry an image, in the order of the request: an answer, or a problem."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {
+                "results": [
+                    {"predictions": _EXAMPLE_PREDICTIONS, "uncertain": False},
+                    {"problem": _EXAMPLE_PROBLEM},
+                ],
+                "model": _EXAMPLE_MODEL,
+                "request_id": _EXAMPLE_ID,
+            }
+        }
+    )
+
+    results: list[ItemAnswer | ItemRefused]
+    model: Model
+    request_id: str
+
+
+class ModelCard(_Document):
+    name: str
+    id: str
+    labels: list[str]
+    metrics: dict[str, Any] = Field(description="Of the bundle: figures on its validation split.")
+    runtime: str
+    precision: str
+    device: str
+
+
+class Models(_Document):
+    """What is served."""
+
+    models: list[ModelCard]
+
+
+class Health(_Document):
+    status: str

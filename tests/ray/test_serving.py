@@ -1,0 +1,92 @@
+"""The deployment on the session's Ray, through Serve's proxy and a real socket.
+
+Direct ingress and the outermost middleware want variables set before Ray starts:
+tests/e2e/test_serve_cli.py has those.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+import pytest
+
+from fer_ray.bundle.load import load_bundle
+from fer_ray.bundle.predictor import Predictor
+from tests.bundles import tiny_bundle
+from tests.serving import assert_problem, assert_same_scores, expected_scores, faces
+
+pytestmark = pytest.mark.usefixtures("ray_session")
+
+JPEG = {"content-type": "image/jpeg"}
+
+
+@pytest.fixture(scope="module")
+def predictor(tmp_path_factory: pytest.TempPathFactory) -> Predictor:
+    directory = tmp_path_factory.mktemp("serve") / "tiny"
+    return Predictor(load_bundle(tiny_bundle(directory)), "fp32")
+
+
+@pytest.fixture(scope="module")
+def client(ray_session: None, predictor: Predictor) -> Iterator[httpx.Client]:
+    from ray import serve
+
+    from fer_ray.serve.deployment import ReplicaOptions
+    from fer_ray.serve.endpoint import free_port
+    from fer_ray.serve.start import deploy, wait_until_ready
+
+    options = ReplicaOptions(predictor.bundle.path, "fp32", num_threads=1, shares_port=False)
+    port = free_port("127.0.0.1")
+    deploy(options, host="127.0.0.1", proxy_port=port, num_replicas=1)
+    url = f"http://127.0.0.1:{port}"
+    wait_until_ready(url)
+    with httpx.Client(base_url=url, timeout=30) as opened:
+        yield opened
+    serve.shutdown()
+
+
+def test_every_way_in_gives_the_predictors_scores(
+    client: httpx.Client, predictor: Predictor
+) -> None:
+    first, second = faces(2, "JPEG")
+    encoded = [base64.b64encode(file).decode() for file in (first, second)]
+    singles = [
+        client.post("/v1/predict", content=first, headers=JPEG),
+        client.post("/v1/predict", files={"file": ("face.jpg", first)}),
+        client.post("/v1/predict", json={"inputs": encoded[0]}),
+    ]
+    for response in singles:
+        assert response.status_code == 200, response.text
+        assert_same_scores(response.json(), expected_scores(predictor, first))
+    answer = client.post("/v1/predict/batch", json={"inputs": [encoded[0], "?", encoded[1]]})
+    results = answer.json()["results"]
+    assert_same_scores(results[0], expected_scores(predictor, first))
+    assert results[1]["problem"]["type"] == "/problems/invalid-base64"
+    assert_same_scores(results[2], expected_scores(predictor, second))
+
+
+def test_concurrent_requests(client: httpx.Client, predictor: Predictor) -> None:
+    files = faces(32, "JPEG")
+    with ThreadPoolExecutor(32) as pool:
+        posts = [
+            pool.submit(client.post, "/v1/predict", content=file, headers=JPEG) for file in files
+        ]
+        for post, file in zip(posts, files, strict=True):
+            assert_same_scores(post.result().json(), expected_scores(predictor, file))
+
+
+def test_refusals(client: httpx.Client) -> None:
+    face = faces(1)[0]
+    too_large = client.post("/v1/predict", content=bytes(10_000_001), headers=JPEG)
+    assert_problem(too_large, "body-too-large")
+    text = client.post("/v1/predict", content=face, headers={"content-type": "text/plain"})
+    assert_problem(text, "unsupported-media-type")
+    assert_problem(
+        client.post("/v1/predict", content=face[:500], headers=JPEG), "undecodable-image"
+    )
+    assert_problem(client.get("/nope"), "not-found")
+    assert_problem(client.put("/v1/predict"), "method-not-allowed")
+    assert client.get("/readyz").json() == {"status": "ready"}
+    assert client.get("/v1/models").json()["models"][0]["name"] == "tiny"
