@@ -304,9 +304,9 @@ class TrainConfig(Section):
     @model_validator(mode="after")
     def _warmup_ends(self) -> TrainConfig:
         cosine = self.schedule.cosine
-        if cosine is not None and cosine.warmup_epochs >= self.epochs:
+        if cosine is not None and cosine.warmup_epochs > self.epochs:
             raise ValueError(
-                f"warmup_epochs < epochs must hold, but got "
+                f"warmup_epochs <= epochs must hold, but got "
                 f"(warmup_epochs={cosine.warmup_epochs}, epochs={self.epochs})"
             )
         return self

@@ -20,7 +20,7 @@ from fer_ray.errors import DataError
 from fer_ray.labels import EXPRESSIONS
 
 SAMPLE = "sample"
-SAMPLE_COUNTS = {"train": 3000, "validation": 1000}
+SAMPLE_COUNTS = {"train": 2400, "validation": 600}
 SAMPLE_SIZE_PX = 48
 SAMPLE_SEEDS = {"train": 1, "validation": 2}
 """The built-in faces: other identities, poses and light in each split."""

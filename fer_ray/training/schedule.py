@@ -33,7 +33,7 @@ def cosine(epochs: int, warmup_epochs: int) -> Factor:
     def factor(progress: float) -> float:
         if progress < warmup_epochs:
             return progress / warmup_epochs
-        share = (progress - warmup_epochs) / (epochs - warmup_epochs)
+        share = (progress - warmup_epochs) / max(epochs - warmup_epochs, 1)
         return 0.5 * (1 + math.cos(math.pi * min(share, 1.0)))
 
     return factor
