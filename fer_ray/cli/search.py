@@ -13,6 +13,7 @@ from fer_ray.cli.output import Overrides, result, say
 def register(app: typer.Typer) -> None:
     app.command()(check)
     app.command()(tune)
+    app.command()(schema)
 
 
 def check(
@@ -52,3 +53,12 @@ def tune(
         say(f"  fer-ray evaluate {place} --data {source}")
     say(f"  fer-ray serve --bundle {place}")
     say(f"  fer-ray score FOLDER --out scores --bundle {place}")
+
+
+def schema() -> None:
+    """JSON Schema of the YAML, for editors: fer-ray schema > search-space.schema.json"""
+    import json
+
+    from fer_ray.config.json_schema import space_schema
+
+    result(json.dumps(space_schema(), indent=2))

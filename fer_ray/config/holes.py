@@ -20,8 +20,11 @@ from fer_ray.config.yaml_file import Address, Document
 from fer_ray.errors import Problem
 
 WORDS = ("int", "float", "log", "choice", "one_of")
-_DATA_HOLES = {"image_size", "crop", "equalize"}
-_FIXED_TRAIN = {"epochs", "seed", "device", "precision"}
+DATA_HOLES = {"image_size", "crop", "equalize"}
+FIXED_TRAIN = {"epochs", "seed", "device", "precision"}
+
+_LARGEST = 1e300
+"""Bounds and steps lie below: neither infinite, nor whole numbers that no float can hold."""
 
 
 @dataclass(frozen=True)
@@ -157,7 +160,7 @@ def _read_hole(
         reading.fault(
             raw,
             f"{dotted} cannot be searched; holes stand in model, augment, train (not "
-            f"{', '.join(sorted(_FIXED_TRAIN))}) and data.{{{', '.join(sorted(_DATA_HOLES))}}}",
+            f"{', '.join(sorted(FIXED_TRAIN))}) and data.{{{', '.join(sorted(DATA_HOLES))}}}",
         )
         return None
     allowed = {word, "default"} | ({"step"} if word in ("int", "float") else set())
@@ -182,9 +185,9 @@ def _read_hole(
 
 def _may_have_hole(address: Address) -> bool:
     if address[0] == "data":
-        return len(address) == 2 and address[1] in _DATA_HOLES
+        return len(address) == 2 and address[1] in DATA_HOLES
     if address[0] == "train":
-        return len(address) >= 2 and address[1] not in _FIXED_TRAIN
+        return len(address) >= 2 and address[1] not in FIXED_TRAIN
     return True
 
 
@@ -215,13 +218,13 @@ def _range(
         what = "whole numbers" if word == "int" else "numbers"
         return f"{word} wants [low, high], two {what}, but got {bounds!r}"
     low, high = bounds
-    if not (math.isfinite(low) and math.isfinite(high)) or not low < high:
+    if not (-_LARGEST < low < high < _LARGEST):
         return f"low < high must hold, but got (low={low}, high={high})"
     if word == "log" and low <= 0:
         return f"log wants low above 0, but got {low}"
     step = node.get("step", 1 if word == "int" else None)
     if step is not None:
-        if isinstance(step, bool) or not isinstance(step, kinds) or step <= 0:
+        if isinstance(step, bool) or not isinstance(step, kinds) or not 0 < step < _LARGEST:
             return f"step wants a number above 0, but got {step!r}"
         if abs((high - low) / step - round((high - low) / step)) > 1e-6:
             return (
@@ -265,7 +268,7 @@ def _read_one_of(
         reading.fault((*raw, "one_of"), f"one_of wants named branches, but got {branches!r}")
         return None
     default = node.get("default", next(iter(branches)))
-    if default not in branches:
+    if not isinstance(default, str) or default not in branches:
         reading.fault((*raw, "default"), f"default {default!r} is none of {', '.join(branches)}")
         return None
     trees = {

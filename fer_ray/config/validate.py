@@ -23,10 +23,12 @@ def schema_problems(tree: Any, reading: Reading | None) -> list[Problem]:
     try:
         Config.model_validate(tree)
     except ValidationError as error:
-        by_place: dict[tuple[str | int, ...], list[ErrorDetails]] = {}
+        # What is said of one value is one problem; each missing key is one of its own.
+        groups: dict[tuple[Any, ...], list[ErrorDetails]] = {}
         for detail in error.errors(include_url=False):
-            by_place.setdefault(_address_in(tree, detail["loc"]), []).append(detail)
-        return [_problem(address, details, reading) for address, details in by_place.items()]
+            missing = detail["loc"] if detail["type"] == "missing" else ()
+            groups.setdefault((_address_in(tree, detail["loc"]), missing), []).append(detail)
+        return [_problem(address, details, reading) for (address, _), details in groups.items()]
     return []
 
 

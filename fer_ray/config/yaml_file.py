@@ -5,6 +5,7 @@ Anchors, aliases, tags and several documents are refused: a config is data that 
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -76,7 +77,10 @@ def read_document(path: Path) -> Document:
 
 def parse_document(text: str, place: str) -> Document:
     """Parse YAML text; see `read_document`."""
-    lines = text.splitlines() or [""]
+    # YAML 1.2's own line breaks; str.splitlines knows more, and every place would shift.
+    lines = re.split(r"\r\n|\r|\n", text)
+    if len(lines) > 1 and not lines[-1]:
+        lines.pop()
     yaml = YAML(typ="safe", pure=True)
     try:
         _refuse_anchors(text, place, lines)
@@ -121,6 +125,10 @@ def _refuse_anchors(text: str, place: str, lines: list[str]) -> None:
             documents += 1
             if documents > 1:
                 fault = "one document is wanted, but a second begins here"
+            elif event.version not in (None, (1, 2)):
+                fault = "a config is YAML 1.2; leave the %YAML line out"
+        elif getattr(event, "tag", None) is not None:
+            fault = f"tags are not allowed, but got {event.tag}; write the plain value"
         elif kind == "AliasEvent" or getattr(event, "anchor", None) is not None:
             fault = "anchors and aliases are not allowed; write the value out"
         elif kind.endswith("StartEvent") and kind != "StreamStartEvent":
@@ -147,7 +155,10 @@ def _plain(node: Node, address: Address, document: Document, yaml: YAML) -> Any:
     assert isinstance(node, ScalarNode)
     tag = str(node.tag)
     if tag.endswith((":null", ":bool", ":int", ":float")):
-        return yaml.constructor.construct_object(node)
+        try:
+            return yaml.constructor.construct_object(node)
+        except ValueError as error:  # such as a whole number of thousands of digits
+            raise ConfigError([document.problem(address, f"not a value: {error}")]) from error
     if tag.endswith((":str", ":timestamp", ":value", ":merge")):
         return str(node.value)
     raise ConfigError([document.problem(address, f"the tag {tag} is not allowed")])
