@@ -16,10 +16,13 @@ from fer_ray.config.space import SearchSpace, load_config, load_space
 from fer_ray.errors import FerRayError, UserError
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from fer_ray.bundle.load import Bundle
     from fer_ray.bundle.predictor import Predictor
     from fer_ray.data.importing import ImportReport
-    from fer_ray.data.prepared import PreparedSet
+    from fer_ray.data.prepared import PreparedSet, TrainingData
+    from fer_ray.runs import RunDirectory
     from fer_ray.score.job import ScoreReport
     from fer_ray.search.results import RunSummary
     from fer_ray.serve.endpoint import Endpoint
@@ -103,6 +106,7 @@ def train(
     out: str | Path,
     overrides: Sequence[str] = (),
     num_threads: int | None = None,
+    num_workers: int = 1,
     on_epoch: Callable[[EpochResult], None] | None = None,
 ) -> TrainReport:
     """Train one configuration and write a run with its bundle.
@@ -112,8 +116,9 @@ def train(
         data: replaces the file's `data.source`.
         out: the new run directory.
         overrides: `address=value` each.
-        num_threads: of torch; all cores where it is None.
-        on_epoch: told of each epoch as it ends.
+        num_threads: of torch; all cores where it is None, shared by the workers.
+        num_workers: processes that train together, through Ray Train.
+        on_epoch: told of each epoch as it ends (with several workers: when all have ended).
 
     Raises:
         ConfigError: the file is wrong or has holes.
@@ -125,22 +130,21 @@ def train(
     from fer_ray.evaluation.packing import pack
     from fer_ray.models.weights import resnet_state
     from fer_ray.runs import RunDirectory
-    from fer_ray.training.loop import Training
 
     resolved = load_config(Path(config), _with_data(overrides, data))
     refuse_not_yet(resolved)
-    _set_threads(num_threads)
+    if num_workers < 1:
+        raise UserError(f"workers must be at least 1, but got {num_workers}")
     state = resnet_state(resolved.model)
     training_data = load_training_data(resolved.data)
-    run = RunDirectory(Path(out))
+    run = RunDirectory(Path(out).absolute())
     run.create("train", Path(config).read_text(encoding="utf-8"), training_data.fingerprint)
     run.write_resolved(0, resolved)
-    training = Training(resolved, training_data, state)
-    for result in training.epochs():
-        if on_epoch is not None:
-            on_epoch(result)
-        training.save(run.checkpoint(0))
-    if not training.best_epoch:
+    if num_workers == 1:
+        best, curve = _train_here(resolved, training_data, state, run, num_threads, on_epoch)
+    else:
+        best, curve = _train_workers(resolved, state, run, num_workers, num_threads, on_epoch)
+    if not any(row["best_epoch"] for row in curve):
         raise FerRayError(
             "the training diverged in its first epoch: the loss is not finite",
             "Lower the learning rate, or set train.grad_clip.",
@@ -149,12 +153,57 @@ def train(
         run.bundle(0),
         config=resolved,
         data=training_data,
-        state=training.best_state(),
-        curve=training.curve,
+        state=best,
+        curve=curve,
         data_name=source_name(resolved.data),
     )
     run.point_best(0)
-    return TrainReport(run.path, bundle_id, training.curve)
+    return TrainReport(run.path, bundle_id, curve)
+
+
+def _train_here(
+    config: Config,
+    data: TrainingData,
+    state: dict[str, Tensor] | None,
+    run: RunDirectory,
+    num_threads: int | None,
+    on_epoch: Callable[[EpochResult], None] | None,
+) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
+    """Train in this process; gives the best weights and the curve."""
+    from fer_ray.training.loop import Training
+
+    _set_threads(num_threads)
+    training = Training(config, data, state)
+    for result in training.epochs():
+        if on_epoch is not None:
+            on_epoch(result)
+        training.save(run.checkpoint(0))
+    return training.best_state(), training.curve
+
+
+def _train_workers(
+    config: Config,
+    state: dict[str, Tensor] | None,
+    run: RunDirectory,
+    num_workers: int,
+    num_threads: int | None,
+    on_epoch: Callable[[EpochResult], None] | None,
+) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
+    """Train on several workers; gives the best weights and the curve."""
+    from fer_ray.ray_session import ray_session
+
+    with ray_session(dashboard=True):
+        from fer_ray.training.distributed import train_distributed
+
+        threads = max(1, (num_threads or os.cpu_count() or 1) // num_workers)
+        train_distributed(config, run, num_workers=num_workers, num_threads=threads, state=state)
+    from fer_ray.training.loop import EpochResult, Training
+
+    best, curve = Training.best_of(run.checkpoint(0))
+    for row in curve:
+        if on_epoch is not None:
+            on_epoch(EpochResult(**row))
+    return best, curve
 
 
 def _set_threads(num_threads: int | None) -> None:

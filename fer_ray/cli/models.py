@@ -35,6 +35,7 @@ def train(
     out: Annotated[Path | None, typer.Option(help="Run directory; default runs/NAME.")] = None,
     overrides: Overrides = None,
     threads: Annotated[int | None, typer.Option(help="Of torch; default all cores.")] = None,
+    workers: Annotated[int, typer.Option(help="Processes that train together.")] = 1,
 ) -> None:
     """Train one configuration: fer-ray train recipes/cnn.yaml --data data/fer2013"""
     from fer_ray import api
@@ -46,6 +47,7 @@ def train(
         out=place,
         overrides=overrides or (),
         num_threads=threads,
+        num_workers=workers,
         on_epoch=_say_epoch,
     )
     best = max(report.curve, key=lambda row: row["epoch"] == row["best_epoch"])

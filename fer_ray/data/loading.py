@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -69,17 +70,36 @@ def load_training_data(data: DataConfig) -> TrainingData:
     return training_data(data, prepared, splits)
 
 
+def train_moments(prepared: PreparedSet | None, sample: Callable[[], Split]) -> tuple[float, float]:
+    """Mean and deviation of all training images scaled to 0..1, whoever holds a shard of them.
+
+    Args:
+        prepared: its manifest knows; None for the built-in faces.
+        sample: gives the built-in training faces.
+    """
+    if prepared is not None:
+        return prepared.info["train_mean"], prepared.info["train_std"]
+    pixels = sample().images.astype(np.float64) / 255.0
+    return float(pixels.mean()), float(pixels.std())
+
+
 def training_data(
-    data: DataConfig, prepared: PreparedSet | None, splits: dict[str, Split]
+    data: DataConfig,
+    prepared: PreparedSet | None,
+    splits: dict[str, Split],
+    moments: tuple[float, float] | None = None,
 ) -> TrainingData:
-    """Put splits, however they were read, together with what the data set says of itself."""
-    if prepared is None:
-        pixels = splits["train"].images.astype(np.float64) / 255.0
-        names, fingerprint = EXPRESSIONS, SAMPLE
-        mean, std = float(pixels.mean()), float(pixels.std())
-    else:
-        names, fingerprint = prepared.class_names, prepared.fingerprint
-        mean, std = prepared.info["train_mean"], prepared.info["train_std"]
+    """Put splits, however they were read, together with what the data set says of itself.
+
+    Args:
+        data: the config's section.
+        prepared: the data set; None for the built-in faces.
+        splits: `train` (a shard of it, if `moments` are given) and `validation`.
+        moments: of the whole training split.
+    """
+    mean, std = moments or train_moments(prepared, lambda: splits["train"])
+    names = EXPRESSIONS if prepared is None else prepared.class_names
+    fingerprint = SAMPLE if prepared is None else prepared.fingerprint
     train, class_names = map_classes(splits["train"], names, data.classes)
     validation, _ = map_classes(splits["validation"], names, data.classes)
     return TrainingData(class_names, train, validation, mean, std, fingerprint)

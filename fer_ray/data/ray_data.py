@@ -6,6 +6,8 @@ map read-only: measured, one copy a node whatever the number of trials.
 
 from __future__ import annotations
 
+import logging
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -14,13 +16,17 @@ import ray.data
 
 from fer_ray.config.schema import DataConfig
 from fer_ray.data.loading import (
-    SAMPLE_COUNTS,
     SAMPLE_SIZE_PX,
     sample_split,
     source_of,
+    train_moments,
     training_data,
 )
-from fer_ray.data.prepared import Split, split_of
+from fer_ray.data.prepared import PreparedSet, Split, TrainingData, split_of
+from fer_ray.errors import UserError
+
+SPLITS = ("train", "validation")
+"""What a search may see."""
 
 
 def put_training_data(data: DataConfig) -> Any:
@@ -32,32 +38,84 @@ def put_training_data(data: DataConfig) -> Any:
     Raises:
         DataError: the source is missing or damaged.
     """
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
-    context.print_on_execution_start = False
     prepared = source_of(data)
-    splits: dict[str, Split] = {}
-    for name in SAMPLE_COUNTS:
-        if prepared is None:
-            dataset: Any = ray.data.from_arrow(_table(sample_split(name)))
-            size_px = SAMPLE_SIZE_PX
-        else:
-            files = [str(path) for path in prepared.files(name)]
-            dataset = ray.data.read_parquet(files, columns=["sample_id", "image", "label"])
-            size_px = prepared.size_px
-        splits[name] = _collect(dataset, size_px, in_order=prepared is not None)
+    splits = {name: _collect(_dataset(prepared, name), _size_px(prepared)) for name in SPLITS}
     return ray.put(training_data(data, prepared, splits))
 
 
-def _collect(dataset: Any, size_px: int, *, in_order: bool) -> Split:
+@dataclass(frozen=True)
+class ShardedTraining:
+    """A training split dealt out to workers, and what they share.
+
+    Attributes:
+        shards: a Ray Dataset a worker, in the order of sample ids, sizes within one row.
+        data: the config's `data` section.
+        validation: reference to the validation split, whole.
+        moments: mean and deviation of the training images scaled to 0..1.
+    """
+
+    shards: list[Any]
+    data: DataConfig
+    validation: Any
+    moments: tuple[float, float]
+
+
+def shard_training_data(data: DataConfig, num_workers: int) -> ShardedTraining:
+    """Deal the training split out to workers, no row lost, none twice.
+
+    Raises:
+        DataError: the source is missing or damaged.
+        UserError: fewer rows than workers.
+    """
+    prepared = source_of(data)
+    dataset = _dataset(prepared, "train").sort("sample_id").materialize()
+    count = dataset.count()
+    if count < num_workers:
+        raise UserError(f"{count} training images cannot be dealt out to {num_workers} workers")
+    cuts = [round(count * worker / num_workers) for worker in range(1, num_workers)]
+    shards = dataset.split_at_indices(cuts) if cuts else [dataset]
+    validation = _collect(_dataset(prepared, "validation"), _size_px(prepared))
+    moments = train_moments(prepared, lambda: sample_split("train"))
+    return ShardedTraining(shards, data, ray.put(validation), moments)
+
+
+def worker_training_data(sharded: ShardedTraining, rank: int) -> TrainingData:
+    """One worker's share: called in the worker, hands its whole shard over once."""
+    prepared = source_of(sharded.data)
+    shard = _collect(sharded.shards[rank], _size_px(prepared))
+    splits = {"train": shard, "validation": ray.get(sharded.validation)}
+    return training_data(sharded.data, prepared, splits, sharded.moments)
+
+
+def _size_px(prepared: PreparedSet | None) -> int:
+    return SAMPLE_SIZE_PX if prepared is None else prepared.size_px
+
+
+def _dataset(prepared: PreparedSet | None, split: str) -> Any:
+    """A split as a Ray Dataset of `sample_id`, `image`, `label`."""
+    # Ray Data sets its logger up when it is imported, so it is quieted here.
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    if prepared is None:
+        return ray.data.from_arrow(_table(sample_split(split)))
+    files = [str(path) for path in prepared.files(split)]
+    return ray.data.read_parquet(files, columns=["sample_id", "image", "label"])
+
+
+def _collect(dataset: Any, size_px: int) -> Split:
     """All blocks of a dataset as one split; blocks arrive in any order, so rows are sorted."""
     blocks = dataset.iter_batches(batch_format="pyarrow", batch_size=None)
-    table = pa.concat_tables(list(blocks))
-    if in_order:
-        table = table.sort_by("sample_id")
-    return split_of(table, size_px)
+    return split_of(pa.concat_tables(list(blocks)).sort_by("sample_id"), size_px)
 
 
 def _table(split: Split) -> pa.Table:
-    images = pa.array([image.tobytes() for image in split.images], type=pa.binary())
-    return pa.table({"image": images, "label": pa.array(split.labels, type=pa.int8())})
+    """The built-in faces in the columns of a prepared set; their ids are their numbers."""
+    return pa.table(
+        {
+            "sample_id": [f"{number:08d}" for number in range(len(split))],
+            "image": pa.array([image.tobytes() for image in split.images], type=pa.binary()),
+            "label": pa.array(split.labels, type=pa.int8()),
+        }
+    )

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import logging
-import os
 import time
 from pathlib import Path
 from typing import Any
@@ -12,6 +10,7 @@ from typing import Any
 from fer_ray.config.space import SearchSpace
 from fer_ray.data.loading import source_name, source_of
 from fer_ray.errors import InterruptedRunError, NothingSucceededError, UserError
+from fer_ray.ray_session import ray_session
 from fer_ray.runs import RunDirectory
 from fer_ray.search.progress import Progress
 from fer_ray.search.results import (
@@ -26,17 +25,6 @@ from fer_ray.search.study import LiveTrial, Study
 
 _MAX_FAILURES = 2
 """Times that a trial whose process died is started again, from its checkpoint."""
-
-_ENVIRONMENT = {
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
-    "RAY_AIR_NEW_OUTPUT": "0",
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    "TUNE_GLOBAL_CHECKPOINT_S": "3600",
-    "TUNE_RESULT_BUFFER_LENGTH": "1",
-    "RAY_DEDUP_LOGS": "0",
-}
-"""Set before Ray is imported: no usage reports, no output and no snapshots of Ray's own."""
 
 
 def run_tuning(space: SearchSpace, out: Path, *, live: bool) -> RunSummary:
@@ -60,7 +48,8 @@ def run_tuning(space: SearchSpace, out: Path, *, live: bool) -> RunSummary:
     study = Study(run, space)
     progress = Progress(study, live=live)
     try:
-        _fit(study, states, progress)
+        with ray_session():
+            _fit(study, states, progress)
     finally:
         progress.close()
         write_trials(study)
@@ -111,8 +100,7 @@ def _any_resnet(space: SearchSpace) -> Any:
 
 
 def _fit(study: Study, states: dict[str, dict[str, Any]], progress: Progress) -> None:
-    for name, value in _ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
+    """Run the trials under Ray Tune."""
     import ray
     from ray import tune
 
@@ -120,56 +108,48 @@ def _fit(study: Study, states: dict[str, dict[str, Any]], progress: Progress) ->
     from fer_ray.search.ray_adapters import StudyBridge, StudyScheduler, StudySearcher
     from fer_ray.search.trainable import train_trial
 
-    for name in ("ray", "ray.tune", "ray.data", "ray.train"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    started_here = not ray.is_initialized()
-    if started_here:
-        ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
-    try:
-        base = study.space.base
-        resources, concurrent = _resources(base.resources, ray.cluster_resources())  # type: ignore[no-untyped-call]
+    base = study.space.base
+    cluster = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    resources, concurrent = _resources(base.resources, cluster)
 
-        def on_change(trial: LiveTrial) -> None:
-            progress.on_change(trial)
-            if trial.ended is not None:
-                drop_checkpoint(study.run, trial)
-                update_best(study)
-                write_trials(study)
-            write_status(study)
+    def on_change(trial: LiveTrial) -> None:
+        progress.on_change(trial)
+        if trial.ended is not None:
+            drop_checkpoint(study.run, trial)
+            update_best(study)
+            write_trials(study)
+        write_status(study)
 
-        bridge = StudyBridge(study, on_change)
-        trainable = tune.with_parameters(
-            train_trial,
-            data=put_training_data(base.data),
-            states=ray.put(states),
-            run_path=str(study.run.path),
-            rungs=study.asha.rungs,
-            deadline=bridge.deadline,
-            num_threads=max(1, int(resources["cpu"])),
-            data_name=source_name(base.data),
-        )
-        tuner = tune.Tuner(
-            tune.with_resources(trainable, resources),
-            tune_config=tune.TuneConfig(
-                search_alg=StudySearcher(bridge),
-                scheduler=StudyScheduler(bridge),
-                num_samples=study.num_trials,
-                max_concurrent_trials=concurrent,
-                reuse_actors=True,
-                trial_dirname_creator=lambda trial: trial.trial_id,
-            ),
-            run_config=tune.RunConfig(
-                storage_path=str(study.run.ray),
-                name="tune",
-                verbose=0,
-                failure_config=tune.FailureConfig(max_failures=_MAX_FAILURES),
-                checkpoint_config=tune.CheckpointConfig(num_to_keep=1),
-            ),
-        )
-        tuner.fit()
-    finally:
-        if started_here:
-            ray.shutdown()
+    bridge = StudyBridge(study, on_change)
+    trainable = tune.with_parameters(
+        train_trial,
+        data=put_training_data(base.data),
+        states=ray.put(states),
+        run_path=str(study.run.path),
+        rungs=study.asha.rungs,
+        deadline=bridge.deadline,
+        num_threads=max(1, int(resources["cpu"])),
+        data_name=source_name(base.data),
+    )
+    tuner = tune.Tuner(
+        tune.with_resources(trainable, resources),
+        tune_config=tune.TuneConfig(
+            search_alg=StudySearcher(bridge),
+            scheduler=StudyScheduler(bridge),
+            num_samples=study.num_trials,
+            max_concurrent_trials=concurrent,
+            reuse_actors=True,
+            trial_dirname_creator=lambda trial: trial.trial_id,
+        ),
+        run_config=tune.RunConfig(
+            storage_path=str(study.run.ray),
+            name="tune",
+            verbose=0,
+            failure_config=tune.FailureConfig(max_failures=_MAX_FAILURES),
+            checkpoint_config=tune.CheckpointConfig(num_to_keep=1),
+        ),
+    )
+    tuner.fit()
 
 
 def _resources(wanted: Any, cluster: dict[str, float]) -> tuple[dict[str, float], int | None]:

@@ -59,10 +59,18 @@ def optimizer_tensors(optimizer: Optimizer) -> dict[str, Tensor]:
 
 
 def load_optimizer(optimizer: Optimizer, flat: dict[str, Tensor]) -> None:
-    """Put `optimizer_tensors` back."""
+    """Put `optimizer_tensors` back.
+
+    Fused optimizers walk through raw memory: a tensor that belongs to a weight must lie in memory
+    as the weight does (channels_last), or every element would meet another one's.
+    """
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in flat.items():
         number, name = key.split(".", 1)
+        like = parameters[int(number)]
+        if value.shape == like.shape:
+            value = torch.empty_like(like, dtype=value.dtype, requires_grad=False).copy_(value)
         state.setdefault(int(number), {})[name] = value
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": state, "param_groups": groups})

@@ -1,12 +1,17 @@
-"""The training loop: one process, one device, no Ray.
+"""The training loop: one process a device, one or several of them, no Ray.
 
     training = Training(config, data)
     for result in training.epochs():      # the caller may stop at any epoch
         ...
     weights = training.best_state()       # of the best epoch, averaged where EMA is on
 
-All randomness follows from (seed, epoch), so a training resumed at an epoch's end goes on exactly
-as it would have.
+All randomness follows from (seed, epoch, rank), so a training resumed at an epoch's end goes on
+exactly as it would have.
+
+Several processes (`Group`) each hold a shard of the training images. Every row counts exactly once
+an epoch: all ranks make the same number of steps, their batches differ by at most one row, and each
+row's gradient weighs the same, so that a step of N ranks is the step of one process on their N
+batches together.
 """
 
 from __future__ import annotations
@@ -44,6 +49,7 @@ from fer_ray.training.checkpoint import (
     save_checkpoint,
 )
 from fer_ray.training.ema import Ema
+from fer_ray.training.group import Group
 from fer_ray.training.loss import class_weights, cross_entropy, mix
 from fer_ray.training.optimizer import (
     build_optimizer,
@@ -98,14 +104,23 @@ class Training:
 
     Args:
         config: without holes.
-        data: training and validation split, uint8.
+        data: training split (this rank's shard of it) and validation split, uint8.
         state: pretrained weights of a ResNet's body.
+        group: the processes that train together.
+
+    Raises:
+        UserError: the batch is smaller than the group, or the shards are too uneven.
     """
 
     def __init__(
-        self, config: Config, data: TrainingData, state: dict[str, Tensor] | None = None
+        self,
+        config: Config,
+        data: TrainingData,
+        state: dict[str, Tensor] | None = None,
+        group: Group | None = None,
     ) -> None:
         self.config = config
+        self.group = group or Group()
         self.class_names = data.class_names
         self.device = resolve_device(config.train.device)
         self.precision = resolve_precision(config.train.precision, self.device)
@@ -124,11 +139,16 @@ class Training:
         self.schedule = Schedule(config.train.schedule, config.train.epochs)
         self.ema = Ema(self.model, config.train.ema) if config.train.ema is not None else None
         self.images, self.labels = self._on_device(data.train)
-        self.val_images, self.val_labels = self._on_device(data.validation)
-        self._val_labels_np = data.validation.labels.astype(np.int64)
-        self.class_weights = class_weights(
-            self.labels, len(data.class_names), config.train.class_weights
-        )
+        # Each rank validates every size-th image; the counts are summed.
+        mine = slice(self.group.rank, None, self.group.size)
+        validation = Split(data.validation.images[mine], data.validation.labels[mine])
+        self.val_images, _ = self._on_device(validation)
+        self._val_labels = validation.labels.astype(np.int64)
+        label_counts = self.group.sum(torch.bincount(self.labels, minlength=len(data.class_names)))
+        self.class_weights = class_weights(label_counts, config.train.class_weights)
+        self._shard_sizes = self.group.gather_ints(len(self.images))
+        self.num_steps = self._steps_an_epoch()
+        self._net = self.group.wrap(self.model)
         self.epoch = 0
         self.curve: list[dict[str, Any]] = []
         self._sign = 1.0 if config.objective.goal == "maximize" else -1.0
@@ -140,6 +160,23 @@ class Training:
         images = self.preprocess.static(torch.from_numpy(split.images))
         labels = torch.from_numpy(split.labels.astype(np.int64))
         return images.to(self.device), labels.to(self.device)
+
+    def _steps_an_epoch(self) -> int:
+        """Steps of every rank; each shard must have a row for each."""
+        batch_size = self.config.train.batch_size
+        if batch_size < self.group.size:
+            raise UserError(
+                f"batch_size >= workers must hold, but got (batch_size={batch_size}, "
+                f"workers={self.group.size})"
+            )
+        steps = max(1, math.ceil(sum(self._shard_sizes) / batch_size))
+        if min(self._shard_sizes) < steps:
+            raise UserError(
+                f"shards of {self._shard_sizes} rows are too small or too uneven for {steps} "
+                "steps an epoch",
+                "Use fewer workers or a larger batch_size.",
+            )
+        return steps
 
     def epochs(self) -> Iterator[EpochResult]:
         """Train epoch by epoch until the config's last, an early stop, or divergence."""
@@ -157,8 +194,9 @@ class Training:
         loss, accuracy, lr = self._train(epoch)
         trained_s = time.perf_counter() - started
         tally = self._validate() if math.isfinite(loss) else None
+        # Networks of NaN still have an accuracy, that of the first class; their loss is NaN.
+        diverged = tally is None or not math.isfinite(tally.log_loss)
         objective = tally.value(self.config.objective.metric) if tally else math.nan
-        diverged = not math.isfinite(objective)
         gain = self._sign * objective
         if not diverged:
             self.schedule.observe(gain)
@@ -179,7 +217,7 @@ class Training:
             best_epoch=self.best_epoch,
             lr=lr,
             seconds=time.perf_counter() - started,
-            images_per_s=len(self.images) / trained_s,
+            images_per_s=sum(self._shard_sizes) / trained_s,
             diverged=diverged,
         )
 
@@ -195,12 +233,14 @@ class Training:
             mean loss, accuracy on the augmented images, learning rate of the last step.
         """
         config = self.config.train
-        torch.manual_seed(_seed(config.seed, epoch, "dropout"))
-        generator = torch.Generator(self.device).manual_seed(_seed(config.seed, epoch, "augment"))
-        order_generator = torch.Generator().manual_seed(_seed(config.seed, epoch, "order"))
+        rank = self.group.rank
+        torch.manual_seed(_seed(config.seed, epoch, "dropout", rank))
+        generator = torch.Generator(self.device)
+        generator.manual_seed(_seed(config.seed, epoch, "augment", rank))
+        order_generator = torch.Generator().manual_seed(_seed(config.seed, epoch, "order", rank))
         order = torch.randperm(len(self.images), generator=order_generator).to(self.device)
         # Batches differ by at most one image, so no batch is too small for batch norm.
-        batches = order.tensor_split(max(1, math.ceil(len(order) / config.batch_size)))
+        batches = order.tensor_split(self.num_steps)
         base_lr = learning_rate(config.optimizer)
         loss_sum = torch.zeros((), device=self.device)
         correct = torch.zeros((), device=self.device)
@@ -210,15 +250,27 @@ class Training:
             # A factor of exactly 0 would waste the first step of a warm-up.
             lr = base_lr * self.schedule.factor(epoch - 1 + (step + 0.5) / len(batches))
             set_learning_rate(self.optimizer, lr)
-            loss, hits = self._step(batch, generator)
+            loss, hits = self._step(batch, self._rows_of_step(step), generator)
             loss_sum += loss * len(batch)
             correct += hits
-            if step % _STEPS_BETWEEN_CHECKS == 0 and not math.isfinite(float(loss_sum)):
+            if step % _STEPS_BETWEEN_CHECKS == 0 and not math.isfinite(
+                float(self.group.sum(loss_sum))
+            ):
                 break
-        count = len(self.images)
+        count = sum(self._shard_sizes)
+        loss_sum, correct = self.group.sum(loss_sum), self.group.sum(correct)
         return float(loss_sum) / count, float(correct) / count, lr
 
-    def _step(self, batch: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def _rows_of_step(self, step: int) -> int:
+        """Rows of all ranks' batches in a step, as `tensor_split` deals them out."""
+        return sum(
+            size // self.num_steps + (step < size % self.num_steps) for size in self._shard_sizes
+        )
+
+    def _step(
+        self, batch: Tensor, rows_of_all: int, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """One step; gives the mean loss of this rank's rows, and how many it got right."""
         config = self.config
         labels = self.labels[batch]
         unit = augment(self.images[batch], config.augment, config.data.crop, generator)
@@ -232,10 +284,12 @@ class Training:
         )
         x = self.preprocess.finish(unit).contiguous(memory_format=torch.channels_last)
         with autocast(self.device, self.precision):
-            logits = self.model(x)
+            logits = self._net(x)
         loss = cross_entropy(logits, targets, config.train.label_smoothing, self.class_weights)
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        # The group averages gradients over ranks; this weight makes it an average over rows.
+        weight = len(batch) * self.group.size / rows_of_all
+        (loss * weight).backward()  # type: ignore[no-untyped-call]
         if config.train.grad_clip is not None:
             clip_gradients(self.model, config.train.grad_clip)
         self.optimizer.step()
@@ -246,6 +300,8 @@ class Training:
     def _validate(self) -> Tally:
         if self.ema is not None:
             self.ema.swap()
+        # Batch norm's statistics are each rank's own; those of rank 0 are kept and so evaluated.
+        self.group.copy_from_main(list(self.model.buffers()))
         try:
             logits = logits_of(
                 self.model, self.preprocess, self.val_images, precision=self.precision
@@ -254,8 +310,12 @@ class Training:
             if self.ema is not None:
                 self.ema.swap()
         tally = Tally.empty(len(self.class_names))
-        tally.add(self._val_labels_np, logits.double().log_softmax(1).cpu().numpy())
-        return tally
+        tally.add(self._val_labels, logits.double().log_softmax(1).cpu().numpy())
+        if self.group.size == 1:
+            return tally
+        confusion = self.group.sum(torch.from_numpy(tally.confusion).to(self.device))
+        log_loss = torch.tensor(tally.log_loss_sum, dtype=torch.float64, device=self.device)
+        return Tally(confusion.cpu().numpy(), float(self.group.sum(log_loss)))
 
     def _weights(self) -> dict[str, Tensor]:
         """A copy of what is evaluated: the averages where EMA is on."""
@@ -293,6 +353,21 @@ class Training:
         }
         save_checkpoint(path, tensors, document)
 
+    @staticmethod
+    def best_of(path: Path) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
+        """Weights of the best epoch, and the curve, of a training that another process ran.
+
+        Raises:
+            UserError: the checkpoint cannot be read.
+        """
+        tensors, document = load_checkpoint(path)
+        best = {
+            name.removeprefix("best/"): value
+            for name, value in tensors.items()
+            if name.startswith("best/")
+        }
+        return best, list(document["curve"])
+
     def resume(self, path: Path) -> None:
         """Go on from a checkpoint of the same config.
 
@@ -321,7 +396,8 @@ class Training:
         self.curve = list(document["curve"])
 
 
-def _seed(seed: int, epoch: int, what: str) -> int:
-    """An independent 63-bit seed for each use in each epoch."""
-    digest = hashlib.sha256(f"{seed}/{epoch}/{what}".encode()).digest()
+def _seed(seed: int, epoch: int, what: str, rank: int = 0) -> int:
+    """An independent 63-bit seed for each use in each epoch on each rank."""
+    text = f"{seed}/{epoch}/{what}" + (f"/{rank}" if rank else "")
+    digest = hashlib.sha256(text.encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1

@@ -7,12 +7,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def class_weights(labels: Tensor, num_classes: int, how: str) -> Tensor | None:
+def class_weights(counts: Tensor, how: str) -> Tensor | None:
     """Loss weights a class, with mean 1 over the training images.
 
     Args:
-        labels: int64 [N].
-        num_classes: C.
+        counts: int64 [C], training images a class.
         how: `none`, `balanced` (inverse frequency) or `sqrt` (its square root).
 
     Returns:
@@ -20,7 +19,7 @@ def class_weights(labels: Tensor, num_classes: int, how: str) -> Tensor | None:
     """
     if how == "none":
         return None
-    count = torch.bincount(labels, minlength=num_classes).float()
+    count = counts.float()
     weight = 1.0 / count.clamp(min=1)
     if how == "sqrt":
         weight = weight.sqrt()
@@ -30,8 +29,17 @@ def class_weights(labels: Tensor, num_classes: int, how: str) -> Tensor | None:
 def cross_entropy(
     logits: Tensor, targets: Tensor, label_smoothing: float, weight: Tensor | None
 ) -> Tensor:
-    """Mean over the batch; targets are int64 [N] or probabilities float [N, C]."""
-    return F.cross_entropy(logits.float(), targets, weight=weight, label_smoothing=label_smoothing)
+    """Mean over the batch; targets are int64 [N] or probabilities float [N, C].
+
+    Class weights are not divided out of a batch again: each row counts as much in any batch.
+    """
+    wide = logits.float()
+    if weight is None:
+        return F.cross_entropy(wide, targets, label_smoothing=label_smoothing)
+    rows = F.cross_entropy(
+        wide, targets, weight=weight, label_smoothing=label_smoothing, reduction="none"
+    )
+    return rows.mean()
 
 
 def mix(

@@ -1,0 +1,94 @@
+"""The training loop on several workers: Ray Data deals out the shards, Ray Train runs the ranks.
+
+The loop is `fer_ray.training.loop.Training`, the same as for one process.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import ray
+import ray.train
+import torch
+from ray.train.torch import TorchConfig, TorchTrainer
+from torch import Tensor
+
+from fer_ray.config.schema import Config
+from fer_ray.data.ray_data import shard_training_data, worker_training_data
+from fer_ray.runs import RunDirectory
+from fer_ray.training.group import Group
+from fer_ray.training.loop import Training
+
+CURVE = "curve.jsonl"
+"""In the trial's directory: a line an epoch, written by rank 0."""
+
+_CHECKPOINT_EVERY_S = 15.0
+
+
+def train_distributed(
+    config: Config,
+    run: RunDirectory,
+    *,
+    num_workers: int,
+    num_threads: int,
+    state: dict[str, Tensor] | None,
+) -> None:
+    """Train on `num_workers` ranks; rank 0 leaves the run's checkpoint of trial 0.
+
+    Args:
+        config: resolved.
+        run: its directory, on storage that every worker sees.
+        num_workers: ranks; gloo on CPU, nccl with a GPU each.
+        num_threads: of torch in each rank.
+        state: pretrained weights of a ResNet's body.
+
+    Raises:
+        UserError: the data or the batch do not suit so many workers.
+    """
+    use_gpu = config.train.device in ("auto", "cuda") and ray.cluster_resources().get("GPU", 0) > 0  # type: ignore[no-untyped-call]
+    arrays = {name: value.numpy() for name, value in (state or {}).items()}
+    trainer = TorchTrainer(
+        _train_rank,
+        train_loop_config={
+            "config": config.training_part(),
+            "sharded": shard_training_data(config.data, num_workers),
+            "state": ray.put(arrays),
+            "run_path": str(run.path),
+            "num_threads": num_threads,
+        },
+        scaling_config=ray.train.ScalingConfig(num_workers=num_workers, use_gpu=use_gpu),
+        torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo"),
+        run_config=ray.train.RunConfig(storage_path=str(run.ray), name="train"),
+    )
+    trainer.fit()
+
+
+def _train_rank(loop: dict[str, Any]) -> None:
+    """What each rank does."""
+    torch.set_num_threads(loop["num_threads"])
+    context = ray.train.get_context()
+    group = Group(context.get_world_rank(), context.get_world_size())
+    config = Config.model_validate(loop["config"])
+    run = RunDirectory(Path(loop["run_path"]))
+    arrays = ray.get(loop["state"])
+    state = {name: torch.tensor(value) for name, value in arrays.items()} or None
+    data = worker_training_data(loop["sharded"], group.rank)
+    training = Training(config, data, state, group)
+    checkpoint = run.checkpoint(0)
+    if checkpoint.is_file():
+        training.resume(checkpoint)
+    saved = time.monotonic()
+    for result in training.epochs():
+        last = result.epoch == config.train.epochs or result.diverged
+        if group.is_main:
+            with (run.trial(0) / CURVE).open("a", encoding="utf-8") as file:
+                file.write(json.dumps(result.as_dict()) + "\n")
+            if last or time.monotonic() - saved >= _CHECKPOINT_EVERY_S:
+                training.save(checkpoint)
+                saved = time.monotonic()
+        ray.train.report({"epoch": result.epoch, "objective": result.objective})
+    if group.is_main:
+        training.save(checkpoint)
