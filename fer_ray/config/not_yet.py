@@ -14,12 +14,8 @@ def refuse_not_yet(space: SearchSpace | Config) -> None:
         ConfigError: one problem for each such option, with what to use instead.
     """
     config = space.base if isinstance(space, SearchSpace) else space
-    data, search = config.data, config.search
-    values = _equalize_values(space)
+    search = config.search
     refused = {
-        "data.equalize: clahe": "clahe" in values,
-        "data.labels: ferplus": data.labels == "ferplus",
-        "data.cache: stream": data.cache == "stream",
         "search.repeat above 1": search.repeat > 1,
         "search.start_from: a run (points are built)": isinstance(search.start_from, str),
         "confirm": config.confirm is not None,
@@ -32,12 +28,3 @@ def refuse_not_yet(space: SearchSpace | Config) -> None:
     ]
     if problems:
         raise ConfigError(problems)
-
-
-def _equalize_values(space: SearchSpace | Config) -> tuple[object, ...]:
-    if isinstance(space, Config):
-        return (space.data.equalize,)
-    for hole in space.holes:
-        if hole.address == "data.equalize":
-            return hole.choices
-    return (space.base.data.equalize,)

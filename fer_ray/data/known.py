@@ -15,6 +15,10 @@ COUNTS: dict[str, tuple[int, ...]] = {
 TRAIN_MEAN = 0.5077
 TRAIN_STD = 0.2551
 TOLERANCE = 0.002
+TRAIN_UNEVENNESS = 0.125
+TRAIN_DETAIL = 0.737
+"""Of the image-folder copy; what they are: `fer_ray.data.pixels`."""
+SIZE_PX = 48
 SURPLUS_DUPLICATES = 1_853
 SURPLUS_DUPLICATES_WITHOUT_TEST = 1_532
 

@@ -16,10 +16,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from fer_ray.errors import DataError
-from fer_ray.labels import class_map
+from fer_ray.labels import ClassMap, class_map
 from fer_ray.store import read_json
 
 FORMAT = 1
@@ -36,6 +37,10 @@ _FIELDS: list[pa.Field[Any]] = [
     pa.field("sha256", pa.string(), nullable=False),
 ]
 SCHEMA = pa.schema(_FIELDS)
+GROUP = pa.field("group", pa.string())
+"""Optional: what `--group-by` kept in one split, such as a person."""
+VOTES = pa.field("votes", pa.list_(pa.uint8()))
+"""Optional: FER+ votes for the seven expressions in canonical order; may sum to less than ten."""
 
 
 @dataclass(frozen=True)
@@ -45,35 +50,15 @@ class Split:
     Attributes:
         images: uint8 [N, H, W], 0-255.
         labels: int64 [N], class indices.
+        votes: float32 [N, C], the annotators' votes as shares that sum to 1, or None.
     """
 
     images: npt.NDArray[np.uint8]
     labels: npt.NDArray[np.int64]
+    votes: npt.NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
-
-
-@dataclass(frozen=True)
-class TrainingData:
-    """What a training sees: no test split.
-
-    Attributes:
-        mean, std: of the training images scaled to 0..1.
-        fingerprint: of the data set it came from.
-    """
-
-    class_names: tuple[str, ...]
-    train: Split
-    validation: Split
-    mean: float
-    std: float
-    fingerprint: str
-
-    @property
-    def size_px(self) -> int:
-        """Side of the stored images."""
-        return int(self.train.images.shape[-1])
 
 
 @dataclass(frozen=True)
@@ -161,31 +146,62 @@ def record_test_opening(prepared: PreparedSet, command: str, bundle_id: str) -> 
         file.write(json.dumps(record) + "\n")
         file.flush()
         os.fsync(file.fileno())
-    return sum(1 for _ in path.open(encoding="utf-8"))
+    return len(path.read_text(encoding="utf-8").splitlines())
 
 
-def read_split(prepared: PreparedSet, split: str) -> Split:
+def columns_of(prepared: PreparedSet, *, with_votes: bool) -> list[str]:
+    """Columns to read.
+
+    Raises:
+        DataError: votes are wanted, but the set has none.
+    """
+    columns = ["sample_id", "image", "label"]
+    if not with_votes:
+        return columns
+    if "votes" not in pq.read_schema(prepared.files("train")[0]).names:
+        raise DataError(
+            f"{prepared.path} has no votes, which labels: ferplus trains on",
+            "Import the CSV form with `--votes fer2013new.csv`, or use labels: hard.",
+        )
+    return [*columns, "votes"]
+
+
+def read_split(prepared: PreparedSet, split: str, *, with_votes: bool = False) -> Split:
     """Read a split into memory, without Ray, in the order of its sample ids.
 
     Raises:
-        DataError: the set has no such split.
+        DataError: the set has no such split, or a part is missing or damaged.
     """
     if prepared.count(split) == 0:
         have = ", ".join(name for name in SPLITS if prepared.count(name))
         raise DataError(f"{prepared.path} has no {split} split; it has {have}")
-    columns = ["sample_id", "image", "label"]
-    tables = [pq.read_table(file, columns=columns) for file in prepared.files(split)]
+    columns = columns_of(prepared, with_votes=with_votes)
+    tables = []
+    for file in prepared.files(split):
+        try:
+            tables.append(pq.read_table(file, columns=columns))
+        except (pa.ArrowException, OSError) as error:
+            raise DataError(f"{file} cannot be read: {error}", "Import it again.") from error
     return split_of(pa.concat_tables(tables).sort_by("sample_id"), prepared.size_px)
 
 
 def split_of(table: pa.Table, size_px: int) -> Split:
-    """Columns `image` and `label` to arrays."""
+    """Columns `image`, `label` and, where it is there, `votes` to arrays."""
     table = table.combine_chunks()
     labels = table.column("label").to_numpy().astype(np.int64)
     column = table.column("image")
     chunks = [_pixels(chunk, size_px) for chunk in column.chunks if len(chunk)]
     images = np.concatenate(chunks) if chunks else np.zeros((0, size_px, size_px), np.uint8)
-    return Split(images, labels)
+    return Split(images, labels, _votes(table, labels) if "votes" in table.column_names else None)
+
+
+def _votes(table: pa.Table, labels: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+    """Votes as shares; an image without one for any expression counts as its label."""
+    flat = pc.list_flatten(table.column("votes")).to_numpy()
+    counts = flat.astype(np.float32).reshape(len(labels), -1)
+    silent = counts.sum(axis=1) == 0
+    counts[silent] = np.eye(counts.shape[1], dtype=np.float32)[labels[silent]]
+    return np.asarray(counts / counts.sum(axis=1, keepdims=True), dtype=np.float32)
 
 
 def _pixels(chunk: pa.Array[Any], size_px: int) -> npt.NDArray[np.uint8]:
@@ -212,6 +228,22 @@ def map_classes(
     mapping = class_map(classes, class_names)
     if mapping.names == class_names:
         return split, class_names
+    return map_labels(split, mapping), mapping.names
+
+
+def map_labels(split: Split, mapping: ClassMap) -> Split:
+    """New labels for old ones; rows of dropped classes go, votes for them too."""
     labels = np.asarray(mapping.index, dtype=np.int64)[split.labels]
     kept = labels >= 0
-    return Split(split.images[kept], labels[kept]), mapping.names
+    if kept.all() and mapping.index == tuple(range(len(mapping.names))):
+        return split
+    votes = None
+    if split.votes is not None:
+        votes = np.zeros((int(kept.sum()), len(mapping.names)), np.float32)
+        for old, new in enumerate(mapping.index):
+            if new >= 0:
+                votes[:, new] += split.votes[kept, old]
+        silent = votes.sum(axis=1) == 0
+        votes[silent] = np.eye(len(mapping.names), dtype=np.float32)[labels[kept][silent]]
+        votes /= votes.sum(axis=1, keepdims=True)
+    return Split(split.images[kept], labels[kept], votes)

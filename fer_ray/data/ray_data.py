@@ -7,6 +7,7 @@ map read-only: measured, one copy a node whatever the number of trials.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,20 +18,24 @@ import ray.data
 from fer_ray.config.schema import DataConfig
 from fer_ray.data.loading import (
     SAMPLE_SIZE_PX,
+    TrainingData,
+    data_class_map,
+    must_stream,
     sample_split,
     source_of,
-    train_moments,
     training_data,
 )
-from fer_ray.data.prepared import PreparedSet, Split, TrainingData, split_of
+from fer_ray.data.prepared import PreparedSet, Split, columns_of, split_of
+from fer_ray.data.streamed import StreamedSplit, label_counts_of
 from fer_ray.errors import UserError
 
-SPLITS = ("train", "validation")
-"""What a search may see."""
 
-
-def put_training_data(data: DataConfig) -> Any:
+def put_training_data(data: DataConfig, say: Callable[[str], None]) -> Any:
     """Read both splits through Ray Data and put them into the object store.
+
+    Args:
+        data: the config's section.
+        say: told whether the training images are held in memory or streamed, and why.
 
     Returns:
         a reference to a `TrainingData`; keep it alive as long as trials run.
@@ -39,8 +44,12 @@ def put_training_data(data: DataConfig) -> Any:
         DataError: the source is missing or damaged.
     """
     prepared = source_of(data)
-    splits = {name: _collect(_dataset(prepared, name), _size_px(prepared)) for name in SPLITS}
-    return ray.put(training_data(data, prepared, splits))
+    dataset = _dataset(data, prepared, "train")
+    streams, why = must_stream(data, prepared, 1)
+    say(why)
+    train = _shard(data, prepared, dataset, streams)
+    validation = _collect(_dataset(data, prepared, "validation"), _size_px(prepared))
+    return ray.put(training_data(data, prepared, train, validation))
 
 
 @dataclass(frozen=True)
@@ -51,48 +60,63 @@ class ShardedTraining:
         shards: a Ray Dataset a worker, in the order of sample ids, sizes within one row.
         data: the config's `data` section.
         validation: reference to the validation split, whole.
-        moments: mean and deviation of the training images scaled to 0..1.
+        streams: whether workers read their shard again every epoch.
     """
 
     shards: list[Any]
     data: DataConfig
     validation: Any
-    moments: tuple[float, float]
+    streams: bool
 
 
 def shard_training_data(data: DataConfig, num_workers: int) -> ShardedTraining:
     """Deal the training split out to workers, no row lost, none twice.
+
+    Args:
+        data: the config's section.
+        num_workers: shards.
 
     Raises:
         DataError: the source is missing or damaged.
         UserError: fewer rows than workers.
     """
     prepared = source_of(data)
-    dataset = _dataset(prepared, "train").sort("sample_id").materialize()
+    dataset = _dataset(data, prepared, "train").sort("sample_id").materialize()
     count = dataset.count()
     if count < num_workers:
         raise UserError(f"{count} training images cannot be dealt out to {num_workers} workers")
     cuts = [round(count * worker / num_workers) for worker in range(1, num_workers)]
     shards = dataset.split_at_indices(cuts) if cuts else [dataset]
-    validation = _collect(_dataset(prepared, "validation"), _size_px(prepared))
-    moments = train_moments(prepared, lambda: sample_split("train"))
-    return ShardedTraining(shards, data, ray.put(validation), moments)
+    validation = _collect(_dataset(data, prepared, "validation"), _size_px(prepared))
+    streams, _ = must_stream(data, prepared, num_workers)
+    return ShardedTraining(shards, data, ray.put(validation), streams)
 
 
 def worker_training_data(sharded: ShardedTraining, rank: int) -> TrainingData:
-    """One worker's share: called in the worker, hands its whole shard over once."""
+    """One worker's share, called in the worker: its whole shard at once, or a stream of it."""
     prepared = source_of(sharded.data)
-    shard = _collect(sharded.shards[rank], _size_px(prepared))
-    splits = {"train": shard, "validation": ray.get(sharded.validation)}
-    return training_data(sharded.data, prepared, splits, sharded.moments)
+    train = _shard(sharded.data, prepared, sharded.shards[rank], sharded.streams)
+    return training_data(sharded.data, prepared, train, ray.get(sharded.validation))
+
+
+def _shard(
+    data: DataConfig, prepared: PreparedSet | None, dataset: Any, streams: bool
+) -> Split | StreamedSplit:
+    if not streams:
+        return _collect(dataset, _size_px(prepared))
+    # Blocks in the object store (spilled to disk where they must): reading them starts no task,
+    # so trials that hold every CPU cannot starve it.
+    blocks = dataset.materialize()
+    mapping = data_class_map(data, prepared)
+    return StreamedSplit(blocks, _size_px(prepared), mapping, label_counts_of(blocks, mapping))
 
 
 def _size_px(prepared: PreparedSet | None) -> int:
     return SAMPLE_SIZE_PX if prepared is None else prepared.size_px
 
 
-def _dataset(prepared: PreparedSet | None, split: str) -> Any:
-    """A split as a Ray Dataset of `sample_id`, `image`, `label`."""
+def _dataset(data: DataConfig, prepared: PreparedSet | None, split: str) -> Any:
+    """A split as a Ray Dataset of `sample_id`, `image`, `label` and, in training, `votes`."""
     # Ray Data sets its logger up when it is imported, so it is quieted here.
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     context = ray.data.DataContext.get_current()
@@ -101,7 +125,9 @@ def _dataset(prepared: PreparedSet | None, split: str) -> Any:
     if prepared is None:
         return ray.data.from_arrow(_table(sample_split(split)))
     files = [str(path) for path in prepared.files(split)]
-    return ray.data.read_parquet(files, columns=["sample_id", "image", "label"])
+    with_votes = split == "train" and data.labels == "ferplus"
+    columns = columns_of(prepared, with_votes=with_votes)
+    return ray.data.read_parquet(files).select_columns(columns)
 
 
 def _collect(dataset: Any, size_px: int) -> Split:
