@@ -16,8 +16,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from fer_ray.errors import DecodeError
 
-FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM", "MPO")
-"""Formats that Pillow decodes itself, without an outside program."""
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
+"""Formats that Pillow decodes itself, without an outside program. Its JPEG includes MPO."""
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 """File names taken for images when a folder is walked, in lower case."""
@@ -118,7 +118,7 @@ def _is_turned(image: Image.Image) -> bool:
 
 def _grey(image: Image.Image) -> Image.Image:
     mode = image.mode
-    if mode == "L":
+    if mode == "L" and "transparency" not in image.info:
         return image
     if mode.startswith("I;16") or mode == "I":
         values = np.asarray(image, dtype=np.int64)

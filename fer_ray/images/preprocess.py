@@ -18,10 +18,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fer_ray.config.schema import DataConfig
+from fer_ray.images.clahe import clahe
 
 IMAGENET_MEAN = 0.449
 IMAGENET_STD = 0.226
 """Grey counterparts of ImageNet's channel means (0.485, 0.456, 0.406) and deviations."""
+
+_EQUALIZED_AT_ONCE = 64
+"""Images: what lies in the processor's cache is equalised twice as fast, and needs no gigabyte."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +37,7 @@ class Recipe:
         image_size_px: side after the resize on the device.
         crop_px: side of the centre crop that the network sees.
         channels: 1, or 3 = grey repeated.
-        equalize: `none` or `histogram`.
+        equalize: `none`, `histogram` or `clahe`.
         mean, std: of pixels scaled to 0..1.
     """
 
@@ -75,8 +79,10 @@ class Preprocess(nn.Module):
                 align_corners=False,
             )
             images = smooth.squeeze(1).round_().clamp_(0, 255).to(torch.uint8)
-        if self.recipe.equalize == "histogram":
-            images = equalize_histogram(images)
+        if self.recipe.equalize != "none":
+            equalize = {"histogram": equalize_histogram, "clahe": clahe}[self.recipe.equalize]
+            parts = torch.split(images, _EQUALIZED_AT_ONCE)
+            images = torch.cat([equalize(part) for part in parts])
         return images
 
     def finish(self, unit: Tensor) -> Tensor:
@@ -108,13 +114,15 @@ def equalize_histogram(images: Tensor) -> Tensor:
         uint8 [N, H, W]; an image of one grey value stays as it is.
     """
     count, height, width = images.shape
-    flat = images.reshape(count, -1).long()
+    flat = images.reshape(count, height * width).long()
     histogram = torch.zeros(count, 256, dtype=torch.float32, device=images.device)
     histogram.scatter_add_(1, flat, torch.ones_like(flat, dtype=torch.float32))
     cumulative = histogram.cumsum(1)
     first = histogram.gather(1, (histogram > 0).float().argmax(1, keepdim=True))
     rest = height * width - first
-    table = ((cumulative - first) * (255.0 / rest.clamp(min=1))).round_().clamp_(0, 255)
+    # A true division: torch takes `255.0 / rest` as 255 times a rounded reciprocal.
+    scale = torch.full_like(rest, 255.0) / rest.clamp(min=1)
+    table = ((cumulative - first) * scale).round_().clamp_(0, 255)
     identity = torch.arange(256, dtype=torch.float32, device=images.device)
     table = torch.where(rest > 0, table, identity)
     return table.gather(1, flat).to(torch.uint8).reshape(images.shape)

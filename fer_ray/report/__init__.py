@@ -1,0 +1,1 @@
+"""Offline HTML pages: one file each, with nothing fetched from anywhere."""
