@@ -106,7 +106,7 @@ def in_memory(images: np.ndarray, labels: np.ndarray) -> Iterator[torch.Tensor]:
 
 def from_parquet(path: Path) -> Iterator[torch.Tensor]:
     files = [str(file) for file in sorted(path.glob("part-train-*.parquet"))]
-    dataset = ray.data.read_parquet(files, columns=["image", "label"])
+    dataset = ray.data.read_parquet(files).select_columns(["image", "label"])
 
     def decode(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         pixels = np.frombuffer(b"".join(batch["image"]), np.uint8)

@@ -10,7 +10,8 @@ import numpy as np
 
 from fer_ray.config.schema import Config
 from fer_ray.data.faces import draw_faces
-from fer_ray.data.prepared import Split, TrainingData
+from fer_ray.data.loading import TrainingData
+from fer_ray.data.prepared import Split
 from fer_ray.labels import EXPRESSIONS
 
 _TREE: dict[str, Any] = {
@@ -55,6 +56,8 @@ def small_data(num_train: int = 64, num_validation: int = 32) -> TrainingData:
         mean=0.5,
         std=0.25,
         fingerprint="sample",
+        num_train=num_train,
+        size_px=24,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass
 from importlib import resources
@@ -96,6 +97,8 @@ def load_bundle(path: Path) -> Bundle:
         model = _model(path, contents)
         golden = load_file(path / manifest.GOLDEN)
         images, logits = golden["images"], golden["logits"]
+        bundle = Bundle(path, bundle_id, contents, model, images, logits, tuple(warnings))
+        check_golden(bundle)
     except BundleError:
         raise
     except (UserError, ValidationError, SafetensorError) as error:
@@ -104,8 +107,6 @@ def load_bundle(path: Path) -> Bundle:
         raise BundleError(
             f"{path} cannot be read: {type(error).__name__}: {str(error)[:300]}"
         ) from error
-    bundle = Bundle(path, bundle_id, contents, model, images, logits, tuple(warnings))
-    check_golden(bundle)
     return bundle
 
 
@@ -115,6 +116,9 @@ def check_golden(bundle: Bundle) -> None:
     Raises:
         BundleError: an answer differs by more than `GOLDEN_TOLERANCE`.
     """
+    images = bundle.golden_images
+    if images.dtype != torch.uint8 or images.ndim != 3 or not images.numel():
+        raise BundleError(f"{bundle.path}: golden images must be uint8 [N, H, W]")
     preprocess = Preprocess(bundle.contents.recipe)
     logits = logits_of(
         bundle.model, preprocess, preprocess.static(bundle.golden_images), precision="fp32"
@@ -141,10 +145,15 @@ def _contents(path: Path) -> Contents:
         raise BundleError(f"{path}: image sides {sides} must lie in 1..{MAX_SIDE_PX}")
     if recipe.crop_px > recipe.image_size_px or recipe.channels not in (1, 3):
         raise BundleError(f"{path}: crop {recipe.crop_px} or channels {recipe.channels} is wrong")
+    numbers = (recipe.mean, recipe.std, calibration.temperature, calibration.threshold)
+    if not all(type(number) in (int, float) and math.isfinite(number) for number in numbers):
+        raise BundleError(f"{path}: mean, std, temperature and threshold must be finite numbers")
     if not calibration.temperature > 0:
         raise BundleError(f"{path}: temperature must be above 0")
-    metrics: dict[str, Any] = read_json(path / manifest.METRICS)
-    lineage: dict[str, Any] = read_json(path / manifest.LINEAGE)
+    metrics: Any = read_json(path / manifest.METRICS)
+    lineage: Any = read_json(path / manifest.LINEAGE)
+    if not isinstance(metrics, dict) or not isinstance(lineage, dict):
+        raise BundleError(f"{path}: {manifest.METRICS} and {manifest.LINEAGE} must be mappings")
     name = str(config["fer_ray"]["name"])
     model = ModelConfig.model_validate(config["fer_ray"]["model"])
     return Contents(name, model, names, recipe, calibration, metrics, lineage)

@@ -49,6 +49,7 @@ def train(
         num_threads=threads,
         num_workers=workers,
         on_epoch=_say_epoch,
+        say=say,
     )
     best = max(report.curve, key=lambda row: row["epoch"] == row["best_epoch"])
     result(f"best epoch {best['best_epoch']}: objective {best['best_objective']:.4f}")

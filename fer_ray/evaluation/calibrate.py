@@ -68,7 +68,9 @@ def fit_threshold(
     """
     order = np.argsort(-scores, kind="stable")
     precision = np.cumsum(correct[order]) / np.arange(1, len(order) + 1)
-    good = np.flatnonzero(precision >= target_precision)
+    # A threshold cannot part equal scores: only the last of them counts.
+    last = np.append(np.diff(scores[order]) != 0, True)
+    good = np.flatnonzero((precision >= target_precision) & last)
     if not len(good):
         return 1.0
     return float(min(scores[order[good[-1]]], 1.0))

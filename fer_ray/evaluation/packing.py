@@ -16,7 +16,7 @@ from fer_ray.bundle.card import model_card
 from fer_ray.bundle.contents import Contents, write_bundle
 from fer_ray.config.schema import Config
 from fer_ray.data.faces import draw_faces
-from fer_ray.data.prepared import TrainingData
+from fer_ray.data.loading import TrainingData
 from fer_ray.evaluation.calibrate import fit_calibration
 from fer_ray.evaluation.evaluate import figures
 from fer_ray.images.preprocess import Preprocess, build_recipe
@@ -63,7 +63,7 @@ def pack(
     model.load_state_dict(state, assign=True)
     model.eval()
     preprocess = Preprocess(recipe)
-    images = preprocess.static(torch.from_numpy(data.validation.images))
+    images = preprocess.static(torch.tensor(data.validation.images))
     logits = logits_of(model, preprocess, images, precision="fp32").numpy()
     calibration = fit_calibration(logits, data.validation.labels)
     metrics = {
@@ -75,7 +75,7 @@ def pack(
     }
     lineage = {
         "config": config.training_part(),
-        "data": {"name": data_name, "fingerprint": data.fingerprint, "images": len(data.train)},
+        "data": {"name": data_name, "fingerprint": data.fingerprint, "images": data.num_train},
         "curve": curve,
         "versions": _versions(),
     }

@@ -55,12 +55,12 @@ class ResNet(nn.Module):
             load_body(net, state)
         self.body = net
         self.head = dense_head(features, head, num_classes, head_dropout, batchnorm=False)
-        self._frozen = [module for name, module in _parts(net) if _is_before(name, unfreeze_from)]
         if unfreeze_from != "head" and unfreeze_from not in {
             name for part, _ in _parts(net) for name in (part, part.split(".")[0])
         }:
             known = ", ".join(name for name, _ in _parts(net))
             raise UserError(f"unfreeze_from: {arch} has no {unfreeze_from!r}; it has {known}")
+        self._frozen = [module for name, module in _parts(net) if _is_before(name, unfreeze_from)]
         self._freeze_batchnorm = not unfreeze_batchnorm
         for part in self._frozen:
             for module in part.modules():

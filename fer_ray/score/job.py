@@ -133,8 +133,17 @@ def _make_room(out: Path, overwrite: bool) -> None:
             raise OutputExistsError(
                 f"{out} holds files that are not a scoring job's", "Choose another --out."
             )
-        shutil.rmtree(out)
+        _delete_job(out)
     require_absent(out, "the output", "Choose another --out, or use --overwrite.")
+
+
+def _delete_job(out: Path) -> None:
+    """Delete what a job writes, and nothing else; `_SUCCESS` first, so that none looks whole."""
+    for name in (SUCCESS, STATS, MANIFEST):
+        (out / name).unlink(missing_ok=True)
+    for part in out.glob("part-*.parquet"):
+        part.unlink()
+    shutil.rmtree(out / LEDGER, ignore_errors=True)
 
 
 class _Totals:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,7 +37,7 @@ def list_images(sources: Sequence[str]) -> Listing:
         place = Path(os.path.abspath(source))
         if place.is_dir():
             for path in _walk(place):
-                if path.suffix.lower() in SUFFIXES:
+                if path.suffix.lower() in SUFFIXES and not _is_special(path):
                     paths.add(str(path))
                 else:
                     skipped += 1
@@ -59,6 +60,15 @@ def _walk(folder: Path) -> Iterator[Path]:
         for name in sorted(files):
             if not name.startswith("."):
                 yield Path(parent, name)
+
+
+def _is_special(path: Path) -> bool:
+    """A FIFO, a socket or a device: reading it could wait for ever."""
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return False  # a broken link: it becomes an error row
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
 
 
 def readable_path(path: str) -> str:

@@ -20,6 +20,11 @@ class Progress:
         self._told: set[int] = set()
         self._is_terminal = sys.stderr.isatty()
 
+    def say(self, text: str) -> None:
+        """Talk, if anyone listens."""
+        if self.live:
+            self._line(text)
+
     def on_change(self, trial: LiveTrial) -> None:
         """A trial reported or ended."""
         if not self.live:

@@ -148,7 +148,7 @@ class Study:
                 warnings.simplefilter("ignore", ExperimentalWarning)
                 trial = self._optuna.ask()
                 params = self.space.draw(functools.partial(_suggest, trial))
-            why = self._rejected(params)
+            why = rejection(self.space, params)
             if why is None:
                 asked = Asked(trial.number, params, self._config(trial.number, params))
                 trial.set_user_attr("seed", asked.config.train.seed)
@@ -169,21 +169,6 @@ class Study:
         config = self.space.resolve(params)
         train = config.train.model_copy(update={"seed": seed})
         return config.model_copy(update={"train": train})
-
-    def _rejected(self, params: Mapping[str, Any]) -> str | None:
-        if self.space.is_forbidden(params):
-            return "forbidden"
-        limits = self.space.base.limits
-        if limits.params is None and limits.macs is None:
-            return None
-        from fer_ray.models.build import size_of
-
-        params_count, macs = size_of(self.space.resolve(params))
-        if limits.params is not None and params_count > limits.params:
-            return f"{params_count:,} parameters, the limit is {limits.params:,}"
-        if limits.macs is not None and macs > limits.macs:
-            return f"{macs:,} multiply-adds, the limit is {limits.macs:,}"
-        return None
 
     def record(self, number: int, rows: list[dict[str, Any]]) -> bool:
         """Take in epochs of a trial, in order.
@@ -251,6 +236,23 @@ class Study:
         """Trials with a value, best first; ties to the earlier one."""
         having = [live for live in self.trials.values() if live.has_value]
         return sorted(having, key=lambda live: (-self.sign * live.best, live.number))
+
+
+def rejection(space: SearchSpace, params: Mapping[str, Any]) -> str | None:
+    """Why a configuration is never trained: forbidden, or above the limits; None if it may be."""
+    if space.is_forbidden(params):
+        return "forbidden"
+    limits = space.base.limits
+    if limits.params is None and limits.macs is None:
+        return None
+    from fer_ray.models.build import size_of
+
+    num_params, macs = size_of(space.resolve(params))
+    if limits.params is not None and num_params > limits.params:
+        return f"{num_params:,} parameters, the limit is {limits.params:,}"
+    if limits.macs is not None and macs > limits.macs:
+        return f"{macs:,} multiply-adds, the limit is {limits.macs:,}"
+    return None
 
 
 def _sampler(base: Config) -> BaseSampler:

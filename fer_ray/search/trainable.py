@@ -14,7 +14,7 @@ from ray import tune
 
 from fer_ray.bundle.manifest import check_manifest
 from fer_ray.config.schema import Config
-from fer_ray.data.prepared import TrainingData
+from fer_ray.data.loading import TrainingData
 from fer_ray.errors import FerRayError
 from fer_ray.evaluation.packing import pack
 from fer_ray.runs import RunDirectory

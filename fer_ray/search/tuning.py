@@ -21,7 +21,7 @@ from fer_ray.search.results import (
     write_status,
     write_trials,
 )
-from fer_ray.search.study import LiveTrial, Study
+from fer_ray.search.study import LiveTrial, Study, rejection
 
 _MAX_FAILURES = 2
 """Times that a trial whose process died is started again, from its checkpoint."""
@@ -36,11 +36,18 @@ def run_tuning(space: SearchSpace, out: Path, *, live: bool) -> RunSummary:
         live: print progress to stderr.
 
     Raises:
-        UserError: data or weights are missing; nothing is written then.
+        UserError: data or weights are missing, or the defaults break `limits`; nothing is
+            written then.
         NothingSucceededError: no trial finished an epoch.
         InterruptedRunError: by Ctrl-C; what has ended is kept.
     """
     prepared = source_of(space.base.data)
+    why = rejection(space, space.complete({}))
+    if why is not None:
+        raise UserError(
+            f"trial 0, the space's defaults, would not be trained: {why}",
+            "Give the holes other defaults, or widen `limits`.",
+        )
     states = _pretrained_states(space)
     run = RunDirectory(out.absolute())
     run.create("tune", space.text, prepared.fingerprint if prepared else "sample")
@@ -123,7 +130,7 @@ def _fit(study: Study, states: dict[str, dict[str, Any]], progress: Progress) ->
     bridge = StudyBridge(study, on_change)
     trainable = tune.with_parameters(
         train_trial,
-        data=put_training_data(base.data),
+        data=put_training_data(base.data, progress.say),
         states=ray.put(states),
         run_path=str(study.run.path),
         rungs=study.asha.rungs,

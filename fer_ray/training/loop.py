@@ -29,7 +29,8 @@ import torch
 from torch import Tensor
 
 from fer_ray.config.schema import Config
-from fer_ray.data.prepared import Split, TrainingData
+from fer_ray.data.loading import TrainingData
+from fer_ray.data.prepared import Split
 from fer_ray.errors import UserError
 from fer_ray.images.preprocess import Preprocess, build_recipe
 from fer_ray.metrics import Tally
@@ -57,6 +58,7 @@ from fer_ray.training.optimizer import (
     learning_rate,
     set_learning_rate,
 )
+from fer_ray.training.rows import Batch, rows_of, shared_tensor
 from fer_ray.training.schedule import Schedule
 
 _STEPS_BETWEEN_CHECKS = 50
@@ -138,15 +140,16 @@ class Training:
         self.optimizer = build_optimizer(self.model, config.train.optimizer)
         self.schedule = Schedule(config.train.schedule, config.train.epochs)
         self.ema = Ema(self.model, config.train.ema) if config.train.ema is not None else None
-        self.images, self.labels = self._on_device(data.train)
+        self.rows = rows_of(data.train, self.preprocess, self.device)
         # Each rank validates every size-th image; the counts are summed.
         mine = slice(self.group.rank, None, self.group.size)
         validation = Split(data.validation.images[mine], data.validation.labels[mine])
-        self.val_images, _ = self._on_device(validation)
+        val_images = self.preprocess.static(shared_tensor(validation.images))
+        self.val_images = val_images.to(self.device)
         self._val_labels = validation.labels.astype(np.int64)
-        label_counts = self.group.sum(torch.bincount(self.labels, minlength=len(data.class_names)))
+        label_counts = self.group.sum(self.rows.label_counts(len(data.class_names)))
         self.class_weights = class_weights(label_counts, config.train.class_weights)
-        self._shard_sizes = self.group.gather_ints(len(self.images))
+        self._shard_sizes = self.group.gather_ints(len(self.rows))
         self.num_steps = self._steps_an_epoch()
         self._net = self.group.wrap(self.model)
         self.epoch = 0
@@ -155,11 +158,6 @@ class Training:
         self.best_gain = -math.inf
         self.best_epoch = 0
         self._best: dict[str, Tensor] = self._weights()
-
-    def _on_device(self, split: Split) -> tuple[Tensor, Tensor]:
-        images = self.preprocess.static(torch.from_numpy(split.images))
-        labels = torch.from_numpy(split.labels.astype(np.int64))
-        return images.to(self.device), labels.to(self.device)
 
     def _steps_an_epoch(self) -> int:
         """Steps of every rank; each shard must have a row for each."""
@@ -237,10 +235,8 @@ class Training:
         torch.manual_seed(_seed(config.seed, epoch, "dropout", rank))
         generator = torch.Generator(self.device)
         generator.manual_seed(_seed(config.seed, epoch, "augment", rank))
-        order_generator = torch.Generator().manual_seed(_seed(config.seed, epoch, "order", rank))
-        order = torch.randperm(len(self.images), generator=order_generator).to(self.device)
         # Batches differ by at most one image, so no batch is too small for batch norm.
-        batches = order.tensor_split(self.num_steps)
+        batches = self.rows.batches(self.num_steps, _seed(config.seed, epoch, "order", rank))
         base_lr = learning_rate(config.optimizer)
         loss_sum = torch.zeros((), device=self.device)
         correct = torch.zeros((), device=self.device)
@@ -248,7 +244,7 @@ class Training:
         self.model.train()
         for step, batch in enumerate(batches):
             # A factor of exactly 0 would waste the first step of a warm-up.
-            lr = base_lr * self.schedule.factor(epoch - 1 + (step + 0.5) / len(batches))
+            lr = base_lr * self.schedule.factor(epoch - 1 + (step + 0.5) / self.num_steps)
             set_learning_rate(self.optimizer, lr)
             loss, hits = self._step(batch, self._rows_of_step(step), generator)
             loss_sum += loss * len(batch)
@@ -268,15 +264,14 @@ class Training:
         )
 
     def _step(
-        self, batch: Tensor, rows_of_all: int, generator: torch.Generator
+        self, batch: Batch, rows_of_all: int, generator: torch.Generator
     ) -> tuple[Tensor, Tensor]:
         """One step; gives the mean loss of this rank's rows, and how many it got right."""
         config = self.config
-        labels = self.labels[batch]
-        unit = augment(self.images[batch], config.augment, config.data.crop, generator)
+        unit = augment(batch.images, config.augment, config.data.crop, generator)
         unit, targets = mix(
             unit,
-            labels,
+            batch.labels if batch.votes is None else batch.votes,
             len(self.class_names),
             mixup_alpha=config.augment.mixup_alpha,
             cutmix_alpha=config.augment.cutmix_alpha,
@@ -295,7 +290,7 @@ class Training:
         self.optimizer.step()
         if self.ema is not None:
             self.ema.update()
-        return loss.detach(), (logits.detach().argmax(1) == labels).sum()
+        return loss.detach(), (logits.detach().argmax(1) == batch.labels).sum()
 
     def _validate(self) -> Tally:
         if self.ema is not None:

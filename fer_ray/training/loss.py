@@ -44,7 +44,7 @@ def cross_entropy(
 
 def mix(
     x: Tensor,
-    labels: Tensor,
+    targets: Tensor,
     num_classes: int,
     *,
     mixup_alpha: float,
@@ -55,13 +55,13 @@ def mix(
 
     Args:
         x: float [N, 1, H, W].
-        labels: int64 [N].
+        targets: int64 [N] class indices, or float32 [N, C] probabilities.
 
     Returns:
         x mixed, and targets float32 [N, C]; both unchanged where both alphas are 0.
     """
     if mixup_alpha == 0 and cutmix_alpha == 0:
-        return x, labels
+        return x, targets
     device = x.device
     order = torch.randperm(len(x), generator=generator, device=device)
     both = mixup_alpha > 0 and cutmix_alpha > 0
@@ -72,8 +72,8 @@ def mix(
         x, share = _paste(x, order, share, generator)
     else:
         x = share * x + (1 - share) * x[order]
-    one_hot = F.one_hot(labels, num_classes).float()
-    return x, share * one_hot + (1 - share) * one_hot[order]
+    soft = targets if targets.ndim == 2 else F.one_hot(targets, num_classes).float()
+    return x, share * soft + (1 - share) * soft[order]
 
 
 def _beta(alpha: float, generator: torch.Generator) -> float:

@@ -1,0 +1,157 @@
+"""Networks from configs: shapes, gradients, sizes, and what is refused."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from fer_ray.config.schema import ModelConfig
+from fer_ray.errors import UserError
+from fer_ray.models.build import build_model, count_macs, count_parameters, size_of
+from tests.small import small_config
+
+
+def built(model: dict[str, Any], channels: int = 1, px: int = 20, classes: int = 7) -> nn.Module:
+    torch.manual_seed(0)
+    config = ModelConfig.model_validate(model)
+    return build_model(config, num_classes=classes, in_channels=channels, input_px=px)
+
+
+def cnn(**changes: Any) -> dict[str, Any]:
+    return {"cnn": {"channels": [4, 6, 8], "convs_per_block": 1, **changes}}
+
+
+SPREAD: list[dict[str, Any]] = [
+    cnn(),
+    cnn(pool="flatten"),
+    cnn(pool="flatten", stem_stride=2),
+    cnn(residual=True),
+    cnn(residual=True, batchnorm="none", convs_per_block=2),
+    cnn(residual=True, stem_stride=2, channels=[8, 8, 8]),
+    cnn(head=[16, 8], head_batchnorm=True),
+    cnn(head=[16], head_batchnorm=False, head_dropout=0.0),
+    cnn(batchnorm=[1, 3], block_dropout=0.2),
+    cnn(convs_per_block=3, stem_stride=2),
+    {"cnn": {"depth": 2, "width": 3}},
+    {"resnet": {"weights": "none", "stem": "small"}},
+    {"resnet": {"weights": "none", "head": [8]}},
+]
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("model", SPREAD, ids=str)
+def test_shapes_and_finite_gradients_for_every_parameter(
+    model: dict[str, Any], channels: int
+) -> None:
+    network = built(model, channels).train()
+    images = torch.randn(5, channels, 20, 20)
+    logits = network(images)
+    assert logits.shape == (5, 7)
+    nn.functional.cross_entropy(logits, torch.tensor([0, 1, 2, 3, 6])).backward()
+    for name, parameter in network.named_parameters():
+        assert parameter.grad is not None, name
+        assert torch.isfinite(parameter.grad).all(), name
+    gradient = sum(float(p.grad.abs().sum()) for p in network.parameters() if p.grad is not None)
+    assert gradient > 0
+
+
+def test_each_structural_leaf_changes_the_network() -> None:
+    def shape_of(model: dict[str, Any]) -> list[tuple[str, tuple[int, ...]]]:
+        return [(name, tuple(value.shape)) for name, value in built(model).state_dict().items()]
+
+    base = shape_of(cnn())
+    changes: list[dict[str, Any]] = [
+        {"channels": [4, 6]},
+        {"convs_per_block": 2},
+        {"batchnorm": "none"},
+        {"batchnorm": [1]},
+        {"residual": True},
+        {"pool": "flatten"},
+        {"head": [8]},
+        {"head": [8], "head_batchnorm": True},
+    ]
+    shapes = [shape_of(cnn(**change)) for change in changes]
+    for number, shape in enumerate([base, *shapes]):
+        assert shape not in shapes[number:], "all differ from each other"
+
+
+def test_blocks_halve_the_image_and_average_pooling_spares_the_last() -> None:
+    network = built(cnn(channels=[4, 4, 4]), px=20)
+    sides = []
+    for block in network.get_submodule("blocks"):
+        block.register_forward_hook(lambda _m, _i, out: sides.append(out.shape[-1]))
+    network.eval()(torch.zeros(1, 1, 20, 20))
+    assert sides == [10, 5, 5]
+    sides.clear()
+    flat = built(cnn(channels=[4, 4, 4], pool="flatten", stem_stride=2), px=20)
+    for block in flat.get_submodule("blocks"):
+        block.register_forward_hook(lambda _m, _i, out: sides.append(out.shape[-1]))
+    flat.eval()(torch.zeros(1, 1, 20, 20))
+    assert sides == [5, 2, 1]
+
+
+def test_too_many_blocks_are_refused_with_a_remedy() -> None:
+    with pytest.raises(UserError, match="6 blocks shrink 20 pixels to nothing at block 5"):
+        built(cnn(channels=[4] * 6), px=20)
+    with pytest.raises(UserError, match="Use fewer blocks"):
+        built(cnn(channels=[4] * 5, pool="flatten"), px=20)
+    built(cnn(channels=[4] * 5), px=20)
+
+
+def test_depth_and_width_double_from_block_to_block() -> None:
+    network = built({"cnn": {"depth": 3, "width": 4, "convs_per_block": 1}})
+    convs = [m.out_channels for m in network.modules() if isinstance(m, nn.Conv2d)]
+    assert convs == [4, 8, 16]
+
+
+def test_batch_norm_stands_in_the_named_blocks() -> None:
+    network = built(cnn(batchnorm=[2]))
+    has = [
+        any(isinstance(m, nn.BatchNorm2d) for m in block.modules())
+        for block in network.get_submodule("blocks")
+    ]
+    assert has == [False, True, False]
+
+
+def test_parameters_and_macs_by_hand() -> None:
+    network = built(cnn(channels=[4, 6], head=[5]), px=20)
+    # 3x3 convolutions without bias, batch norm with 2 a channel, dense layers with bias.
+    convolutions = 1 * 4 * 9 + 4 * 6 * 9
+    assert count_parameters(network) == convolutions + 2 * (4 + 6) + (6 * 5 + 5) + (5 * 7 + 7)
+    macs = 1 * 4 * 9 * 20 * 20 + 4 * 6 * 9 * 10 * 10 + 6 * 5 + 5 * 7
+    assert count_macs(network, 1, 20) == macs
+
+
+def test_a_stride_and_a_shortcut_by_hand() -> None:
+    network = built(cnn(channels=[4], stem_stride=2, residual=True, batchnorm="none"), px=20)
+    assert count_parameters(network) == (4 * 9 + 4) + (4 + 4) + (4 * 7 + 7)
+    assert count_macs(network, 1, 20) == (4 * 9 + 4) * 10 * 10 + 4 * 7
+
+
+def test_resnet18_has_its_published_size() -> None:
+    config = small_config(
+        {
+            "model": {"resnet": {"weights": "none", "head": []}},
+            "data": {"source": "sample", "image_size": 224, "crop": 224, "channels": 3},
+        }
+    )
+    params, macs = size_of(config)
+    dense = 512 * 1000 + 1000
+    assert params - (512 * 7 + 7) + dense == 11_689_512, "torchvision's documented number"
+    assert (macs - 512 * 7 + 512 * 1000) / 1e9 == pytest.approx(1.814, abs=0.001)
+
+
+def test_the_size_of_a_config_is_that_of_its_network() -> None:
+    config = small_config({"data.classes": "valence"})
+    network = built({"cnn": config.model.cnn.model_dump()}, classes=3)  # type: ignore[union-attr]
+    assert size_of(config) == (count_parameters(network), count_macs(network, 1, 20))
+
+
+def test_counting_leaves_the_network_as_it_was() -> None:
+    network = built(cnn(block_dropout=0.5)).train()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    count_macs(network, 1, 20)
+    assert network.training
+    assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
+    assert not any(module._forward_hooks for module in network.modules())

@@ -1,0 +1,130 @@
+"""Pretrained weights: read without running code, refused when they are not what they should be."""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from fer_ray.config.schema import ModelConfig
+from fer_ray.errors import UserError
+from fer_ray.models import weights as module
+from fer_ray.models.weights import pretrained_state, resnet_state
+
+STATE = {"conv1.weight": torch.arange(12.0).reshape(3, 4), "bn1.bias": torch.ones(2)}
+
+
+class Hostile:
+    """Runs code when it is unpickled."""
+
+    def __init__(self, proof: Path) -> None:
+        self.proof = proof
+
+    def __reduce__(self) -> Any:
+        return Path.touch, (self.proof,)
+
+
+def same(state: dict[str, torch.Tensor] | None) -> bool:
+    assert state is not None
+    return state.keys() == STATE.keys() and all(torch.equal(state[k], STATE[k]) for k in STATE)
+
+
+def test_none_is_asked_for_by_name() -> None:
+    assert pretrained_state("none", "resnet18") is None
+    assert resnet_state(ModelConfig.model_validate({"cnn": {}})) is None
+
+
+def test_both_file_formats_are_read(tmp_path: Path) -> None:
+    torch.save(STATE, tmp_path / "a.pth")
+    save_file(STATE, tmp_path / "a.safetensors")
+    assert same(pretrained_state(str(tmp_path / "a.pth"), "resnet18"))
+    assert same(pretrained_state(str(tmp_path / "a.safetensors"), "resnet18"))
+
+
+def test_a_pickle_with_more_than_tensors_is_refused_and_not_run(tmp_path: Path) -> None:
+    proof = tmp_path / "ran"
+    torch.save({"conv1.weight": Hostile(proof)}, tmp_path / "a.pth")
+    with pytest.raises(UserError, match="it holds more than tensors"):
+        pretrained_state(str(tmp_path / "a.pth"), "resnet18")
+    assert not proof.exists()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [torch.zeros(3), {"epoch": 3, "conv1.weight": torch.zeros(1)}, [torch.zeros(1)]],
+    ids=["tensor", "with numbers", "list"],
+)
+def test_what_is_no_state_dict_is_refused(tmp_path: Path, content: object) -> None:
+    torch.save(content, tmp_path / "a.pth")
+    with pytest.raises(UserError, match="not a state dict of tensors"):
+        pretrained_state(str(tmp_path / "a.pth"), "resnet18")
+
+
+@pytest.mark.parametrize("name", ["a.pth", "a.safetensors"])
+@pytest.mark.parametrize("data", [b"", b"words, not weights", b"PK\x03\x04" + b"\0" * 50])
+def test_a_wrong_file_is_a_user_error(tmp_path: Path, name: str, data: bytes) -> None:
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(UserError, match=r"cannot read the weights|is refused"):
+        pretrained_state(str(tmp_path / name), "resnet18")
+
+
+def test_a_truncated_file_is_a_user_error(tmp_path: Path) -> None:
+    torch.save(STATE, tmp_path / "a.pth")
+    save_file(STATE, tmp_path / "a.safetensors")
+    for path in (tmp_path / "a.pth", tmp_path / "a.safetensors"):
+        path.write_bytes(path.read_bytes()[:-20])
+        with pytest.raises(UserError):
+            pretrained_state(str(path), "resnet18")
+
+
+def test_a_missing_file_names_the_choices() -> None:
+    with pytest.raises(UserError, match="neither imagenet, none nor a file"):
+        pretrained_state("/nowhere/a.pth", "resnet18")
+
+
+def test_imagenet_weights_are_hashed_before_they_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(module, "_download", lambda _url, path: fetched(path))
+
+    def fetched(path: Path) -> None:
+        path.parent.mkdir(parents=True)
+        torch.save(STATE, path)
+
+    with pytest.raises(UserError, match="is published"):
+        pretrained_state("imagenet", "resnet18")
+    (path,) = (tmp_path / "fer-ray" / "weights").iterdir()
+    assert path.name.startswith("resnet18-")
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+
+    class Weights:
+        class IMAGENET1K_V1:  # noqa: N801 - torchvision's name
+            url = f"https://example.org/resnet18-{digest[:8]}.pth"
+
+    class Models:
+        @staticmethod
+        def get_model_weights(_arch: str) -> type:
+            return Weights
+
+    monkeypatch.setattr(module.vision, "models", lambda: Models)
+    path.rename(path.with_name(f"resnet18-{digest[:8]}.pth"))
+    assert same(pretrained_state("imagenet", "resnet18"))
+
+
+def test_a_failed_download_tells_what_to_do_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+
+    def refuse(*_args: object, **_options: object) -> None:
+        raise OSError("no network")
+
+    monkeypatch.setattr(module.urllib.request, "urlopen", refuse)
+    with pytest.raises(UserError) as caught:
+        pretrained_state("imagenet", "resnet18")
+    assert "cannot be fetched from https://download.pytorch.org/" in caught.value.message
+    assert str(tmp_path / "fer-ray" / "weights") in str(caught.value.remedy)
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
