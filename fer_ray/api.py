@@ -13,23 +13,19 @@ from typing import TYPE_CHECKING, Any
 
 from fer_ray.config.schema import Config
 from fer_ray.config.space import SearchSpace, load_config, load_space
-from fer_ray.errors import FerRayError, UserError
+from fer_ray.errors import UserError
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from fer_ray.bundle.load import Bundle
     from fer_ray.bundle.predictor import Predictor
     from fer_ray.data.checking import CheckReport
     from fer_ray.data.cleaning import CleanReport
     from fer_ray.data.importing import ImportReport
-    from fer_ray.data.loading import TrainingData
-    from fer_ray.data.prepared import PreparedSet
-    from fer_ray.runs import RunDirectory
     from fer_ray.score.job import ScoreReport
     from fer_ray.search.results import RunSummary
     from fer_ray.serve.endpoint import Endpoint
     from fer_ray.training.loop import EpochResult
+    from fer_ray.training_run import TrainReport
 
 
 def import_data(
@@ -180,21 +176,6 @@ def _with_data(overrides: Sequence[str], data: str | None) -> list[str]:
     return [*overrides, *([f"data.source={data}"] if data is not None else [])]
 
 
-@dataclass(frozen=True)
-class TrainReport:
-    """What a single training made.
-
-    Attributes:
-        path: the run.
-        bundle_id: of its bundle, at `path`/best.
-        curve: the epochs.
-    """
-
-    path: Path
-    bundle_id: str
-    curve: list[dict[str, Any]]
-
-
 def train(
     config: str | Path,
     *,
@@ -224,100 +205,21 @@ def train(
         FerRayError: the training diverged before its first good epoch.
     """
     from fer_ray.config.not_yet import refuse_not_yet
-    from fer_ray.data.loading import (
-        load_training_data,
-        load_validation_data,
-        must_stream,
-        source_name,
-        source_of,
-    )
-    from fer_ray.evaluation.packing import pack
-    from fer_ray.models.weights import resnet_state
-    from fer_ray.runs import RunDirectory
+    from fer_ray.training_run import train_run
 
     resolved = load_config(Path(config), _with_data(overrides, data))
     refuse_not_yet(resolved)
     if num_workers < 1:
         raise UserError(f"workers must be at least 1, but got {num_workers}")
-    state = resnet_state(resolved.model)
-    streams, why = must_stream(resolved.data, source_of(resolved.data), num_workers)
-    say(why)
-    here = num_workers == 1 and not streams
-    # With Ray the workers read the training images; this process needs none of them.
-    training_data = (load_training_data if here else load_validation_data)(resolved.data)
-    run = RunDirectory(Path(out).absolute())
-    run.create("train", Path(config).read_text(encoding="utf-8"), training_data.fingerprint)
-    run.write_resolved(0, resolved)
-    if here:
-        best, curve = _train_here(resolved, training_data, state, run, num_threads, on_epoch)
-    else:
-        best, curve = _train_workers(resolved, state, run, num_workers, num_threads, on_epoch)
-    if not any(row["best_epoch"] for row in curve):
-        raise FerRayError(
-            "the training diverged in its first epoch: the loss is not finite",
-            "Lower the learning rate, or set train.grad_clip.",
-        )
-    bundle_id = pack(
-        run.bundle(0),
-        config=resolved,
-        data=training_data,
-        state=best,
-        curve=curve,
-        data_name=source_name(resolved.data),
+    return train_run(
+        resolved,
+        Path(config).read_text(encoding="utf-8"),
+        Path(out),
+        num_threads=num_threads or os.cpu_count() or 1,
+        num_workers=num_workers,
+        on_epoch=on_epoch or (lambda result: None),
+        say=say,
     )
-    run.point_best(0)
-    return TrainReport(run.path, bundle_id, curve)
-
-
-def _train_here(
-    config: Config,
-    data: TrainingData,
-    state: dict[str, Tensor] | None,
-    run: RunDirectory,
-    num_threads: int | None,
-    on_epoch: Callable[[EpochResult], None] | None,
-) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
-    """Train in this process; gives the best weights and the curve."""
-    from fer_ray.training.loop import Training
-
-    _set_threads(num_threads)
-    training = Training(config, data, state)
-    for result in training.epochs():
-        if on_epoch is not None:
-            on_epoch(result)
-        training.save(run.checkpoint(0))
-    return training.best_state(), training.curve
-
-
-def _train_workers(
-    config: Config,
-    state: dict[str, Tensor] | None,
-    run: RunDirectory,
-    num_workers: int,
-    num_threads: int | None,
-    on_epoch: Callable[[EpochResult], None] | None,
-) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
-    """Train on several workers; gives the best weights and the curve."""
-    from fer_ray.ray_session import ray_session
-
-    with ray_session(dashboard=True):
-        from fer_ray.training.distributed import train_distributed
-
-        threads = max(1, (num_threads or os.cpu_count() or 1) // num_workers)
-        train_distributed(
-            config,
-            run,
-            num_workers=num_workers,
-            num_threads=threads,
-            state=state,
-        )
-    from fer_ray.training.loop import EpochResult, Training
-
-    best, curve = Training.best_of(run.checkpoint(0))
-    for row in curve:
-        if on_epoch is not None:
-            on_epoch(EpochResult(**row))
-    return best, curve
 
 
 def _set_threads(num_threads: int | None) -> None:
@@ -401,35 +303,11 @@ def evaluate(
     Raises:
         DataError: no such data or split, or the data's classes are not the bundle's.
     """
-    from fer_ray.data.prepared import map_classes, open_prepared, read_split, record_test_opening
-    from fer_ray.errors import DataError
-    from fer_ray.evaluation.evaluate import figures
+    from fer_ray.evaluation.on_split import evaluate_split
 
     if split not in ("validation", "test"):
         raise UserError(f"split is validation or test, but got {split!r}")
-    prepared = open_prepared(Path(data))
-    contents = predictor.bundle.contents
-    openings = 0
-    if split == "test":
-        _require_split(prepared, split)
-        openings = record_test_opening(prepared, "evaluate", predictor.bundle.id)
-    classes = contents.lineage["config"]["data"]["classes"]
-    images, names = map_classes(read_split(prepared, split), prepared.class_names, classes)
-    if names != contents.class_names:
-        raise DataError(
-            f"the data have the classes {', '.join(names)}, "
-            f"but the bundle {', '.join(contents.class_names)}"
-        )
-    logits = predictor.logits(images.images, flip=flip)
-    result = figures(logits, images.labels, names, contents.calibration.temperature)
-    return {"split": split, "flip": flip, "test_openings": openings, **result}
-
-
-def _require_split(prepared: PreparedSet, split: str) -> None:
-    from fer_ray.errors import DataError
-
-    if prepared.count(split) == 0:
-        raise DataError(f"{prepared.path} has no {split} split")
+    return evaluate_split(predictor, Path(data), split, flip=flip)
 
 
 def predict(

@@ -1,0 +1,36 @@
+"""A bundle on a split of a prepared data set; every opening of the test split is written down."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from fer_ray.bundle.predictor import Predictor
+from fer_ray.data.prepared import map_classes, open_prepared, read_split, record_test_opening
+from fer_ray.errors import DataError
+from fer_ray.evaluation.evaluate import figures
+
+
+def evaluate_split(predictor: Predictor, data: Path, split: str, *, flip: bool) -> dict[str, Any]:
+    """Every figure of a bundle on a split; see `fer_ray.api.evaluate`.
+
+    Raises:
+        DataError: no such data or split, or the data's classes are not the bundle's.
+    """
+    prepared = open_prepared(data)
+    contents = predictor.bundle.contents
+    if prepared.count(split) == 0:
+        raise DataError(f"{prepared.path} has no {split} split")
+    openings = 0
+    if split == "test":
+        openings = record_test_opening(prepared, "evaluate", predictor.bundle.id)
+    classes = contents.lineage["config"]["data"]["classes"]
+    images, names = map_classes(read_split(prepared, split), prepared.class_names, classes)
+    if names != contents.class_names:
+        raise DataError(
+            f"the data have the classes {', '.join(names)}, "
+            f"but the bundle {', '.join(contents.class_names)}"
+        )
+    logits = predictor.logits(images.images, flip=flip)
+    result = figures(logits, images.labels, names, contents.calibration.temperature)
+    return {"split": split, "flip": flip, "test_openings": openings, **result}
