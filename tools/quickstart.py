@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import shlex
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -20,6 +19,7 @@ import pandas as pd
 import torch
 
 from fer_ray.data.loading import sample_split
+from fer_ray.serve.endpoint import free_port
 
 ROOT = Path(__file__).resolve().parent.parent
 FER_RAY = Path(sys.executable).with_name("fer-ray")
@@ -134,7 +134,7 @@ def print_rows(scores: Path) -> None:
 
 def serve_and_ask(run: Path, image: Path) -> None:
     """Start the endpoint, wait, POST one image, print the answer, shut down."""
-    port = free_port()
+    port = free_port("127.0.0.1")
     words = ["serve", "--bundle", str(run), "--port", str(port)]
     print("$ fer-ray " + shlex.join(["serve", "--bundle", shown(run), "--port", str(port)]) + " &")
     server = subprocess.Popen([str(FER_RAY), *words], cwd=ROOT)
@@ -167,12 +167,6 @@ def wait_until_ready(url: str, server: subprocess.Popen[bytes]) -> None:
         except OSError:
             time.sleep(0.3)
     sys.exit(f"quickstart: the endpoint was not ready within {READY_WITHIN_S} s")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 if __name__ == "__main__":

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import ipaddress
+import secrets
 import socket
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +13,7 @@ from pathlib import Path
 from fer_ray.errors import UserError
 
 MAX_REPLICAS = 64
+_BELOW_EPHEMERAL = range(20_000, 30_000)
 
 
 @dataclass(frozen=True)
@@ -105,11 +108,21 @@ def check_endpoint(endpoint: Endpoint, *, allow_open: bool) -> Endpoint:
 
 
 def free_port(host: str) -> int:
-    """A port on which nothing listens."""
+    """A port on which nothing listens, and which Ray's processes do not take while they start.
+
+    They let the system choose among the ephemeral ports (32768 upwards on Linux, 49152 elsewhere);
+    a port of that range can be gone before Serve listens on it.
+
+    Raises:
+        UserError: a hundred ports in a row are taken.
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.bind((host, 0))
-        return int(probe.getsockname()[1])
+    for _ in range(100):
+        port = secrets.choice(_BELOW_EPHEMERAL)
+        with socket.socket(family, socket.SOCK_STREAM) as probe, contextlib.suppress(OSError):
+            probe.bind((host, port))
+            return port
+    raise UserError(f"no free port on {host} in {_BELOW_EPHEMERAL}", "Choose one with --port.")
 
 
 def _resolve(endpoint: Endpoint) -> tuple[int, int, int, str, tuple[str, int]]:

@@ -52,6 +52,16 @@ def started(*words: object) -> Iterator[subprocess.Popen[str]]:
         process.communicate()
 
 
+def first_line(process: subprocess.Popen[str]) -> str:
+    """What it prints first; fails with what it said on stderr if it ends instead."""
+    assert process.stdout is not None
+    assert process.stderr is not None
+    line = process.stdout.readline()
+    if not line:
+        pytest.fail(f"ended with {process.wait()}: {process.stderr.read()}")
+    return line
+
+
 def test_serves_until_sigterm(bundle: Path) -> None:
     port = free_port("127.0.0.1")
     url = f"http://127.0.0.1:{port}"
@@ -60,7 +70,7 @@ def test_serves_until_sigterm(bundle: Path) -> None:
     words = ("--bundle", bundle, "--port", port, "--precision", "fp32", "--threads", 1)
     with started(*words) as process:
         assert process.stdout is not None
-        assert process.stdout.readline() == f"ready: {url}/v1/predict\n"
+        assert first_line(process) == f"ready: {url}/v1/predict\n"
         headers = {"content-type": "image/jpeg", "x-request-id": "mine"}
         with httpx.Client(base_url=url) as client:
             response = client.post("/v1/predict", content=face, headers=headers)
