@@ -11,7 +11,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fer_ray.config.schema import Config
 from fer_ray.config.space import SearchSpace, load_config, load_space
 from fer_ray.errors import UserError
 
@@ -353,23 +352,6 @@ def score(
         num_threads=num_threads or os.cpu_count() or 1,
         on_shard=on_shard or (lambda done, total: None),
     )
-
-
-def resolved_configs(space: SearchSpace, count: int, seed: int = 0) -> list[Config]:
-    """Sample configs of a space at random, valid and not forbidden."""
-    import random
-
-    from fer_ray.config.space import random_value
-
-    generator = random.Random(seed)
-    found: list[Config] = []
-    for _ in range(100 * count):
-        params = space.draw(lambda hole: random_value(hole, generator))
-        if not space.is_forbidden(params):
-            found.append(space.resolve(params))
-        if len(found) == count:
-            break
-    return found
 
 
 def serve(

@@ -32,6 +32,7 @@ def train_trial(
     run_path: str,
     rungs: tuple[int, ...],
     deadline: float | None,
+    target: float | None,
     num_threads: int,
     data_name: str,
 ) -> None:
@@ -44,6 +45,7 @@ def train_trial(
         run_path: the run's directory, seen by every worker.
         rungs: epochs at which ASHA wants to hear.
         deadline: seconds since the epoch; the trial ends in order after it.
+        target: value of the objective at which the trial ends in order.
         num_threads: of torch.
         data_name: for the model card.
     """
@@ -53,7 +55,7 @@ def train_trial(
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     try:
-        final = _train(config, data, states, run_path, rungs, deadline, data_name)
+        final = _train(config, data, states, run_path, rungs, deadline, target, data_name)
     except FerRayError as error:
         final = {"rows": [], "ended": "failed", "error": error.message}
     except Exception as error:  # noqa: BLE001
@@ -73,6 +75,7 @@ def _train(
     run_path: str,
     rungs: tuple[int, ...],
     deadline: float | None,
+    target: float | None,
     data_name: str,
 ) -> dict[str, Any]:
     """Train to the end; the report of the last epochs is returned, not sent."""
@@ -94,6 +97,9 @@ def _train(
             ended = "diverged"
             break
         if result.epoch == config.train.epochs:
+            break
+        if target is not None and _reaches(config, result.best_objective, target):
+            ended = "target"
             break
         if deadline is not None and time.time() >= deadline:
             ended = "time budget"
@@ -120,6 +126,10 @@ def _train(
             data_name=data_name,
         )
     return {"rows": unsent, "ended": ended, "bundle_id": bundle_id}
+
+
+def _reaches(config: Config, value: float, target: float) -> bool:
+    return value >= target if config.objective.goal == "maximize" else value <= target
 
 
 def _state(config: Config, states: Mapping[str, Any]) -> dict[str, torch.Tensor] | None:

@@ -135,6 +135,7 @@ def _fit(study: Study, states: dict[str, dict[str, Any]], progress: Progress) ->
         run_path=str(study.run.path),
         rungs=study.asha.rungs,
         deadline=bridge.deadline,
+        target=base.stop.target,
         num_threads=max(1, int(resources["cpu"])),
         data_name=source_name(base.data),
     )

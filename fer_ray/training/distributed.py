@@ -5,7 +5,6 @@ The loop is `fer_ray.training.loop.Training`, the same as for one process.
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
 from typing import Any
@@ -21,9 +20,6 @@ from fer_ray.data.ray_data import shard_training_data, worker_training_data
 from fer_ray.runs import RunDirectory
 from fer_ray.training.group import Group
 from fer_ray.training.loop import Training
-
-CURVE = "curve.jsonl"
-"""In the trial's directory: a line an epoch, written by rank 0."""
 
 _CHECKPOINT_EVERY_S = 15.0
 
@@ -83,12 +79,9 @@ def _train_rank(loop: dict[str, Any]) -> None:
     saved = time.monotonic()
     for result in training.epochs():
         last = result.epoch == config.train.epochs or result.diverged
-        if group.is_main:
-            with (run.trial(0) / CURVE).open("a", encoding="utf-8") as file:
-                file.write(json.dumps(result.as_dict()) + "\n")
-            if last or time.monotonic() - saved >= _CHECKPOINT_EVERY_S:
-                training.save(checkpoint)
-                saved = time.monotonic()
+        if group.is_main and (last or time.monotonic() - saved >= _CHECKPOINT_EVERY_S):
+            training.save(checkpoint)
+            saved = time.monotonic()
         ray.train.report({"epoch": result.epoch, "objective": result.objective})
     if group.is_main:
         training.save(checkpoint)

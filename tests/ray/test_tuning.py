@@ -116,6 +116,15 @@ def test_a_resolved_config_trains_to_the_same_result(run: RunSummary, tmp_path: 
     assert [row["objective"] for row in again.curve] == expected
 
 
+def test_the_trial_that_reaches_the_target_keeps_its_bundle(tmp_path: Path) -> None:
+    space = tmp_path / "target.yaml"
+    space.write_text(SPACE)
+    run = api.tune(space, out=tmp_path / "run", overrides=["stop.target=0.05"])
+    assert run.ended.get("target", 0) >= 1
+    assert sum(run.ended.values()) <= 3
+    assert load_bundle(run.path / "best").id == run.bundle_id
+
+
 def test_a_search_in_which_all_fail_says_why(tmp_path: Path) -> None:
     space = tmp_path / "bad.yaml"
     text = SPACE.replace("channels: [4, 8]", "depth: 6").replace("crop: 20", "crop: 16")
