@@ -46,7 +46,7 @@ def main() -> None:
         root = Path(folder)
         write_folder(root / "faces", arguments.images)
         import_images(root / "faces", root / "prepared", size_px=48, on_error="stop")
-        seconds, data = timed(lambda: ray.get(put_training_data(config(root))))
+        seconds, data = timed(lambda: ray.get(put_training_data(config(root), print)))
         ways = {
             "once": lambda: in_memory(data.train.images, data.train.labels),
             "parquet": lambda: from_parquet(root / "prepared"),
