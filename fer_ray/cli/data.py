@@ -44,7 +44,7 @@ def import_(
 ) -> None:
     """Make a prepared data set: fer-ray data import fer2013.zip data/fer2013"""
     from fer_ray import api
-    from fer_ray.data.importing import table_text
+    from fer_ray.report.data_text import class_table
 
     report = api.import_data(
         source,
@@ -60,7 +60,7 @@ def import_(
     result(f"form: {report.form}")
     result(f"labels: {report.label_order}")
     result(f"splits: {report.splits}")
-    for line in table_text(report.counts):
+    for line in class_table(report.counts):
         result(line)
     result(f"training pixels: mean {report.mean:.4f}, deviation {report.std:.4f}")
     result(f"surplus duplicates: {report.surplus_duplicates:,}")

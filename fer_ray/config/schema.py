@@ -97,6 +97,8 @@ class CnnConfig(Section):
     """3x3 convolutions in a block."""
     batchnorm: Literal["all", "none"] | Units = "all"
     """Blocks with batch normalisation: all, none, or their numbers from 1."""
+    batchnorm_after: Literal["conv", "block"] = "conv"
+    """After each convolution of those blocks, or once, after the last of a block."""
     block_dropout: Dropout = 0.0
     """Probability of dropping a channel after each block."""
     stem_stride: Literal[1, 2] = 1

@@ -10,15 +10,14 @@ Memory does not grow with the source but for some 100 bytes a distinct image.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from fer_ray import __version__
 from fer_ray.data.decoding import decoded
-from fer_ray.data.known import COUNTS, verdict_of
 from fer_ray.data.prepared import FORMAT, MANIFEST, SPLITS
+from fer_ray.data.recognise import Figures, recognise
 from fer_ray.data.sources.detect import SourceOptions, open_source
 from fer_ray.data.sources.record import Record, Source
 from fer_ray.data.sources.remote import shown
@@ -33,7 +32,6 @@ from fer_ray.data.splitting import (
 )
 from fer_ray.data.writing import Row, SplitWriter, fingerprint, schema_of
 from fer_ray.errors import DataError
-from fer_ray.labels import EXPRESSIONS
 from fer_ray.store import new_directory, require_absent, write_json
 
 _UNDIVIDED = "undivided"
@@ -251,9 +249,20 @@ class _Import:
         self._check_counts(counts, source)
         if labels.dropped:
             notes.append(f"{labels.dropped:,} image(s) of classes left out by --classes")
-        notes.extend(_other_order(counts))
-        mean, std = self._writers["train"].moments()
-        verdict = verdict_of(counts, mean, std, self.images.surplus, self.num_skipped)
+        pixels = self._writers["train"].figures
+        mean, std = pixels.mean, max(pixels.std, 0.001 / 255)
+        verdict = recognise(
+            Figures(
+                counts=counts,
+                size_px=size_px,
+                mean=mean,
+                std=std,
+                unevenness=pixels.unevenness,
+                detail=pixels.detail,
+                surplus_duplicates=self.images.surplus,
+                num_skipped=self.num_skipped,
+            )
+        )
         report = ImportReport(
             path=out,
             counts=counts,
@@ -263,7 +272,7 @@ class _Import:
             std=std,
             surplus_duplicates=self.images.surplus,
             fingerprint=fingerprint(self._writers),
-            verdict=verdict,
+            verdict=verdict.text,
             form=self.source.form,
             label_order=labels.decision,
             splits=self.splits,
@@ -309,25 +318,3 @@ class _Import:
             "votes": self.options.votes is not None,
             "notes": report.notes,
         }
-
-
-def _other_order(counts: dict[str, dict[str, int]]) -> Iterator[str]:
-    """A warning where the class counts are FER2013's, but on other classes."""
-    row = tuple(counts["train"].get(name, 0) for name in EXPRESSIONS)
-    if row != COUNTS["train"] and sorted(row) == sorted(COUNTS["train"]):
-        names = {count: name for name, count in zip(EXPRESSIONS, COUNTS["train"], strict=True)}
-        order = ",".join(names[count] for count in row)
-        yield (
-            "the class counts are FER2013's, but on other classes: the labels were read in a "
-            f"wrong order; in canonical order the classes are {order}"
-        )
-
-
-def table_text(counts: dict[str, dict[str, int]]) -> Iterator[str]:
-    """The class table, a line a split."""
-    names = list(next(iter(counts.values())))
-    width = max(9, *(len(name) + 1 for name in names))
-    yield f"{'':<11}" + "".join(f"{name:>{width}}" for name in names) + f"{'total':>9}"
-    for split, row in counts.items():
-        cells = "".join(f"{row[name]:>{width},}" for name in names)
-        yield f"{split:<11}{cells}{sum(row.values()):>9,}"

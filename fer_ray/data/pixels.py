@@ -23,6 +23,8 @@ import numpy.typing as npt
 
 BLANK_STD = 1.0
 """Grey levels; an image whose deviation lies below shows nothing."""
+_PIXELS_AT_ONCE = 2**20
+"""Each takes some 30 bytes of memory on the way."""
 
 
 @dataclass
@@ -56,10 +58,21 @@ class PixelFigures:
         Returns:
             float32 [N], the standard deviation of each image, grey levels.
         """
-        height, width = images.shape[1:]
         if self.class_sums is None:
-            self.class_sums = np.zeros((self.num_classes, height, width))
+            self.class_sums = np.zeros((self.num_classes, *images.shape[1:]))
             self.class_counts = np.zeros(self.num_classes, np.int64)
+        some = max(1, _PIXELS_AT_ONCE // images[0].size) if len(images) else 1
+        stds = [
+            self._add(images[start : start + some], labels[start : start + some])
+            for start in range(0, len(images), some)
+        ]
+        return np.concatenate(stds) if stds else np.zeros(0, np.float32)
+
+    def _add(
+        self, images: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64]
+    ) -> npt.NDArray[np.float32]:
+        height, width = images.shape[1:]
+        assert self.class_sums is not None
         for index in range(self.num_classes):
             chosen = images[labels == index]
             self.class_sums[index] += chosen.sum(axis=0, dtype=np.float64)

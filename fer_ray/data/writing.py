@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from fer_ray.data.pixels import PixelFigures
 from fer_ray.data.prepared import GROUP, SCHEMA, VOTES
 
 _ROWS_A_PART = 20_000
@@ -62,6 +64,7 @@ class SplitWriter:
         class_names: of the set.
         parts: files written so far.
         counts: images a class index.
+        figures: of the pixels written so far, of the training split; else empty.
     """
 
     directory: Path
@@ -74,9 +77,9 @@ class SplitWriter:
     _rows: list[dict[str, Any]] = field(default_factory=list)
     _writer: pq.ParquetWriter | None = None
     _rows_in_part: int = 0
-    _sum: int = 0
-    _sum_of_squares: int = 0
-    _num_pixels: int = 0
+
+    def __post_init__(self) -> None:
+        self.figures = PixelFigures(len(self.class_names))
 
     def add(self, row: Row, digest: bytes) -> None:
         """Write one row, sooner or later; `digest` is the row's."""
@@ -85,7 +88,6 @@ class SplitWriter:
         occurrence = self._occurrences[key]
         self._occurrences[key] = occurrence + 1
         self.counts[row.label] += 1
-        self._add_pixels(row.pixels)
         self._rows.append(
             {
                 "sample_id": f"{self._stem(key)}{occurrence}",
@@ -107,12 +109,6 @@ class SplitWriter:
     def _stem(self, key: bytes) -> str:
         return f"{self.split}-{key[:8].hex()}-{key[8:].decode()}"
 
-    def _add_pixels(self, pixels: bytes) -> None:
-        values = np.frombuffer(pixels, np.uint8).astype(np.int64)
-        self._sum += int(values.sum())
-        self._sum_of_squares += int(np.dot(values, values))
-        self._num_pixels += values.size
-
     def _write(self) -> None:
         if not self._rows:
             return
@@ -121,6 +117,11 @@ class SplitWriter:
             self._writer = pq.ParquetWriter(self.directory / name, self.schema, compression="zstd")
             self.parts += 1
             self._rows_in_part = 0
+        if self.split == "train":
+            side = math.isqrt(len(self._rows[0]["image"]))
+            pixels = np.frombuffer(b"".join(row["image"] for row in self._rows), np.uint8)
+            labels = np.array([row["label"] for row in self._rows], np.int64)
+            self.figures.add(pixels.reshape(-1, side, side), labels)
         self._writer.write_table(pa.Table.from_pylist(self._rows, schema=self.schema))
         self._rows_in_part += len(self._rows)
         self._rows = []
@@ -135,14 +136,6 @@ class SplitWriter:
     def close(self) -> None:
         """Write what waits; nothing is written after."""
         self._end_part()
-
-    def moments(self) -> tuple[float, float]:
-        """Mean and standard deviation of the pixels, scaled to 0..1."""
-        if not self._num_pixels:
-            return 0.0, 1.0
-        mean = self._sum / self._num_pixels
-        variance = self._sum_of_squares / self._num_pixels - mean * mean
-        return mean / 255.0, max(variance, 1e-6) ** 0.5 / 255.0
 
     def sample_ids(self) -> Iterator[str]:
         """The ids of all rows, sorted."""

@@ -59,6 +59,7 @@ def _cnn(config: CnnConfig, num_classes: int, in_channels: int, input_px: int) -
         channels=channels,
         convs_per_block=config.convs_per_block,
         batchnorm=named[batchnorm] if isinstance(batchnorm, str) else batchnorm,
+        batchnorm_after=config.batchnorm_after,
         block_dropout=config.block_dropout,
         stem_stride=config.stem_stride,
         residual=config.residual,

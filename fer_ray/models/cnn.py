@@ -20,6 +20,7 @@ class ConvBlock(nn.Module):
         *,
         num_convs: int,
         batchnorm: bool,
+        batchnorm_after: str,
         stride: int,
         residual: bool,
         pool: bool,
@@ -30,10 +31,12 @@ class ConvBlock(nn.Module):
         for position in range(num_convs):
             source = channels_in if position == 0 else channels
             step = stride if position == 0 else 1
-            layers.append(nn.Conv2d(source, channels, 3, step, padding=1, bias=not batchnorm))
-            if batchnorm:
+            last = position == num_convs - 1
+            normed = batchnorm and (batchnorm_after == "conv" or last)
+            layers.append(nn.Conv2d(source, channels, 3, step, padding=1, bias=not normed))
+            if normed:
                 layers.append(nn.BatchNorm2d(channels))
-            if position < num_convs - 1:
+            if not last:
                 layers.append(nn.ReLU(inplace=True))
         self.body = nn.Sequential(*layers)
         self.shortcut: nn.Module | None = None
@@ -76,6 +79,7 @@ class Cnn(nn.Module):
         channels: Sequence[int],
         convs_per_block: int,
         batchnorm: Sequence[int],
+        batchnorm_after: str,
         block_dropout: float,
         stem_stride: int,
         residual: bool,
@@ -98,6 +102,7 @@ class Cnn(nn.Module):
                     width,
                     num_convs=convs_per_block,
                     batchnorm=number in batchnorm,
+                    batchnorm_after=batchnorm_after,
                     stride=stride,
                     residual=residual,
                     pool=halves,

@@ -10,7 +10,7 @@ from fer_ray.data.cleaning import CleanReport
 
 def check_lines(report: CheckReport) -> Iterator[str]:
     """What a check found, a line a thing."""
-    yield from _table(report.counts)
+    yield from class_table(report.counts)
     figures = report.figures
     yield (
         f"training pixels: mean {figures.mean:.4f}, deviation {figures.std:.4f}, "
@@ -54,7 +54,8 @@ def clean_lines(report: CleanReport) -> Iterator[str]:
     yield f"cleaned set: {report.verdict}"
 
 
-def _table(counts: dict[str, dict[str, int]]) -> Iterator[str]:
+def class_table(counts: dict[str, dict[str, int]]) -> Iterator[str]:
+    """The class table, a line a split."""
     names = list(next(iter(counts.values())))
     widths = [max(9, len(name) + 1) for name in names]
     header = "".join(f"{name:>{width}}" for name, width in zip(names, widths, strict=True))

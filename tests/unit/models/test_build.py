@@ -33,6 +33,7 @@ SPREAD: list[dict[str, Any]] = [
     cnn(head=[16], head_batchnorm=False, head_dropout=0.0),
     cnn(batchnorm=[1, 3], block_dropout=0.2),
     cnn(convs_per_block=3, stem_stride=2),
+    cnn(convs_per_block=2, batchnorm_after="block"),
     {"cnn": {"depth": 2, "width": 3}},
     {"resnet": {"weights": "none", "stem": "small"}},
     {"resnet": {"weights": "none", "head": [8]}},
@@ -112,6 +113,16 @@ def test_batch_norm_stands_in_the_named_blocks() -> None:
         for block in network.get_submodule("blocks")
     ]
     assert has == [False, True, False]
+
+
+def test_batch_norm_stands_after_each_convolution_or_once_a_block() -> None:
+    def layers(where: str) -> list[str]:
+        network = built(cnn(channels=[4], convs_per_block=2, batchnorm_after=where))
+        kinds = (nn.Conv2d, nn.BatchNorm2d)
+        return [type(m).__name__ for m in network.modules() if isinstance(m, kinds)]
+
+    assert layers("conv") == ["Conv2d", "BatchNorm2d", "Conv2d", "BatchNorm2d"]
+    assert layers("block") == ["Conv2d", "Conv2d", "BatchNorm2d"]
 
 
 def test_parameters_and_macs_by_hand() -> None:
