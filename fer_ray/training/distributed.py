@@ -18,10 +18,9 @@ from torch import Tensor
 from fer_ray.config.schema import Config
 from fer_ray.data.ray_data import shard_training_data, worker_training_data
 from fer_ray.runs import RunDirectory
+from fer_ray.training.checkpoint import CHECKPOINT_EVERY_S
 from fer_ray.training.group import Group
 from fer_ray.training.loop import Training
-
-_CHECKPOINT_EVERY_S = 15.0
 
 
 def train_distributed(
@@ -78,10 +77,7 @@ def _train_rank(loop: dict[str, Any]) -> None:
         training.resume(checkpoint)
     saved = time.monotonic()
     for result in training.epochs():
-        last = result.epoch == config.train.epochs or result.diverged
-        if group.is_main and (last or time.monotonic() - saved >= _CHECKPOINT_EVERY_S):
+        if group.is_main and (training.ended or time.monotonic() - saved >= CHECKPOINT_EVERY_S):
             training.save(checkpoint)
             saved = time.monotonic()
         ray.train.report({"epoch": result.epoch, "objective": result.objective})
-    if group.is_main:
-        training.save(checkpoint)

@@ -42,7 +42,7 @@ def test_the_door_to_torchvision_opens() -> None:
     assert vision.models().resnet18 is vision.models().resnet18
 
 
-@pytest.mark.parametrize("arch", ["resnet18", "resnet50"])
+@pytest.mark.parametrize("arch", ["resnet18", "resnet34", "resnet50"])
 def test_the_forward_pass_is_torchvisions(arch: str) -> None:
     theirs = reference(arch)
     ours = resnet(arch=arch, num_classes=1000, state=theirs.state_dict())
@@ -50,7 +50,9 @@ def test_the_forward_pass_is_torchvisions(arch: str) -> None:
         ours.head[-1].weight.copy_(theirs.fc.weight)
         ours.head[-1].bias.copy_(theirs.fc.bias)
         images = torch.randn(2, 3, 64, 64)
-        assert (ours.eval()(images) - theirs(images)).abs().max() <= 1e-5
+        wanted = theirs(images)
+        assert wanted.std() > 1e-3, "else anything agrees"
+        assert (ours.eval()(images) - wanted).abs().max() <= 1e-6
 
 
 def test_a_grey_stem_equals_the_grey_image_repeated() -> None:
@@ -62,6 +64,23 @@ def test_a_grey_stem_equals_the_grey_image_repeated() -> None:
     with torch.no_grad():
         difference = (one(images) - three(images.expand(-1, 3, -1, -1))).abs().max()
     assert difference <= 1e-4
+
+
+def test_three_channels_take_a_third_each_of_a_grey_stem() -> None:
+    grey = resnet(in_channels=1)
+    three = resnet(in_channels=3, state=grey.body.state_dict()).eval()
+    three.head.load_state_dict(grey.head.state_dict())
+    images = torch.randn(2, 1, 64, 64)
+    with torch.no_grad():
+        difference = (grey.eval()(images) - three(images.expand(-1, 3, -1, -1))).abs().max()
+    assert difference <= 1e-4
+
+
+def test_weights_of_another_stem_are_refused_with_the_one_to_set() -> None:
+    state = resnet(stem="small").body.state_dict()
+    with pytest.raises(UserError, match="filters of 3x3, not 7x7") as caught:
+        resnet(stem="imagenet", state=state)
+    assert caught.value.remedy == "Set model.resnet.stem to small."
 
 
 def test_the_small_stem_keeps_the_image_large() -> None:
