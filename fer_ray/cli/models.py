@@ -59,8 +59,8 @@ def train(
 
 def say_trained(report: TrainReport) -> None:
     """The end of a training, also of a resumed one."""
-    best = max(report.curve, key=lambda row: row["epoch"] == row["best_epoch"])
-    result(f"best epoch {best['best_epoch']}: objective {best['best_objective']:.4f}")
+    last = report.curve[-1]
+    result(f"best epoch {last['best_epoch']}: objective {last['best_objective']:.4f}")
     result(f"bundle {report.bundle_id[:12]} at {report.path / 'best'}")
     result(f"curves and figures at {report.path / 'report.html'} and curves.png")
 

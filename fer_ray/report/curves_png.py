@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import io
 from collections.abc import Sequence
+from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
@@ -53,11 +55,16 @@ class _Pen:
         self.draw.circle(self.at(x, y), radius * _SCALE, fill, edge, round(1.5 * _SCALE))
 
     def text(self, x: float, y: float, text: str, size: float, color: str, anchor: str) -> None:
-        font = ImageFont.load_default(size * _SCALE)
-        self.draw.text(self.at(x, y), text, color, font, anchor)
+        self.draw.text(self.at(x, y), text, color, _font(size), anchor)
 
     def width(self, text: str, size: float) -> float:
-        return float(self.draw.textlength(text, ImageFont.load_default(size * _SCALE))) / _SCALE
+        return float(self.draw.textlength(text, _font(size))) / _SCALE
+
+
+@functools.cache
+def _font(size: float) -> Any:
+    """Pillow's own font; made from its embedded file, which takes a while."""
+    return ImageFont.load_default(size * _SCALE)
 
 
 def _draw(pen: _Pen, panel: Panel) -> None:

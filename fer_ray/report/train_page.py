@@ -78,7 +78,7 @@ def train_page(
         config_text=yaml_text(config),
         curve=curve,
         last=curve[-1],
-        best=next((row for row in curve if row["epoch"] == row["best_epoch"]), curve[-1]),
+        best=curve[curve[-1]["best_epoch"] - 1],
         seconds=sum(row["seconds"] for row in curve),
         panels=training_panels(curve),
     )
