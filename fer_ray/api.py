@@ -202,15 +202,18 @@ def train(
         ConfigError: the file is wrong or has holes.
         DataError: the data are not there.
         FerRayError: the training diverged before its first good epoch.
+        InterruptedRunError: by Ctrl-C; see `resume_train`.
     """
     from fer_ray.config.not_yet import refuse_not_yet
+    from fer_ray.report.train_page import write_train_page
+    from fer_ray.runs import RunDirectory
     from fer_ray.training_run import train_run
 
     resolved = load_config(Path(config), _with_data(overrides, data))
     refuse_not_yet(resolved)
     if num_workers < 1:
         raise UserError(f"workers must be at least 1, but got {num_workers}")
-    return train_run(
+    report = train_run(
         resolved,
         Path(config).read_text(encoding="utf-8"),
         Path(out),
@@ -219,6 +222,39 @@ def train(
         on_epoch=on_epoch or (lambda result: None),
         say=say,
     )
+    write_train_page(RunDirectory(report.path))
+    return report
+
+
+def resume_train(
+    run: str | Path,
+    *,
+    num_threads: int | None = None,
+    on_epoch: Callable[[EpochResult], None] | None = None,
+    say: Callable[[str], None] = lambda text: None,
+) -> TrainReport:
+    """Go on with a run of `train` that was interrupted or killed, from its last checkpoint.
+
+    Args:
+        run: its directory.
+        num_threads, on_epoch, say: see `train`.
+
+    Raises:
+        UserError: no run of `train`, a finished one, or its config or data were changed.
+        FerRayError: see `train`.
+    """
+    from fer_ray.report.train_page import write_train_page
+    from fer_ray.runs import RunDirectory
+    from fer_ray.training_run import resume_train as resume
+
+    report = resume(
+        Path(run),
+        num_threads=num_threads or os.cpu_count() or 1,
+        on_epoch=on_epoch or (lambda result: None),
+        say=say,
+    )
+    write_train_page(RunDirectory(report.path))
+    return report
 
 
 def _set_threads(num_threads: int | None) -> None:

@@ -49,8 +49,17 @@ class RunDirectory:
     def bundle(self, number: int) -> Path:
         return self.path / "bundles" / str(number)
 
-    def create(self, verb: str, space_text: str, data_fingerprint: str) -> None:
+    def create(
+        self,
+        verb: str,
+        space_text: str,
+        data_fingerprint: str,
+        facts: dict[str, Any] | None = None,
+    ) -> None:
         """Write `run.json` and `space.yaml`.
+
+        Args:
+            facts: what else `run.json` records.
 
         Raises:
             OutputExistsError: the directory holds something.
@@ -64,6 +73,7 @@ class RunDirectory:
                 "verb": verb,
                 "command": sys.argv,
                 "data_fingerprint": data_fingerprint,
+                **(facts or {}),
                 "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             },
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fer_ray.bundle.manifest import check_manifest
+from fer_ray.bundle.pretrained import resnet_state
 from fer_ray.config.schema import Config
+from fer_ray.config.space import load_config
 from fer_ray.data.loading import (
     TrainingData,
     load_training_data,
@@ -19,11 +23,12 @@ from fer_ray.data.loading import (
     source_name,
     source_of,
 )
-from fer_ray.errors import FerRayError
+from fer_ray.errors import FerRayError, InterruptedRunError, UserError
 from fer_ray.evaluation.packing import pack
-from fer_ray.models.weights import resnet_state
 from fer_ray.ray_session import ray_session
-from fer_ray.runs import RunDirectory
+from fer_ray.runs import RunDirectory, open_run
+from fer_ray.store import read_json
+from fer_ray.training.checkpoint import CHECKPOINT_EVERY_S
 from fer_ray.training.loop import EpochResult, Training
 
 
@@ -61,75 +66,158 @@ def train_run(
     Raises:
         DataError: the data are not there.
         FerRayError: the training diverged before its first good epoch.
+        InterruptedRunError: by Ctrl-C; `resume_train` goes on.
     """
     state = resnet_state(config.model)
+    here, data = _load(config, num_workers, say)
+    run = RunDirectory(out.absolute())
+    facts = {"config_fingerprint": config.fingerprint(), "workers": num_workers}
+    run.create("train", text, data.fingerprint, facts)
+    run.write_resolved(0, config)
+    job = _Job(config, data, state, run, num_threads, num_workers, on_epoch, say)
+    return _train(job, here)
+
+
+def resume_train(
+    path: Path,
+    *,
+    num_threads: int,
+    on_epoch: Callable[[EpochResult], None],
+    say: Callable[[str], None],
+) -> TrainReport:
+    """Go on with a run of `train_run` that was interrupted or killed.
+
+    It ends as it would have without the interruption: on a CPU with the same weights, bit by bit.
+
+    Args:
+        path: the run.
+        num_threads: of torch, shared by as many workers as the run began with.
+
+    Raises:
+        UserError: no run of a single training, one that is finished, or its config or data are no
+            longer those that it began with.
+        FerRayError, InterruptedRunError: see `train_run`.
+    """
+    run = open_run(path.absolute())
+    record = read_json(run.path / "run.json")
+    if record.get("verb") != "train":
+        raise UserError(f"{path} is a run of `fer-ray {record.get('verb')}`, not of one training")
+    if run.best.exists():
+        raise UserError(
+            f"{path} is finished: its bundle is {run.best}",
+            "To train longer, give train.epochs another value and the run another --out.",
+        )
+    resolved = run.trial(0) / "resolved.yaml"
+    config = load_config(resolved)
+    if config.fingerprint() != record.get("config_fingerprint"):
+        raise UserError(
+            f"{resolved} is not the config that the run began with",
+            "Put it back, or start another run with `fer-ray train`.",
+        )
+    num_workers = int(record["workers"])
+    here, data = _load(config, num_workers, say)
+    if data.fingerprint != record["data_fingerprint"]:
+        raise UserError(
+            f"{config.data.source} has fingerprint {data.fingerprint[:16]}, but the run began with "
+            f"{record['data_fingerprint'][:16]}: the data set is another one",
+            "Put the data set back, or start another run with `fer-ray train`.",
+        )
+    # A checkpoint holds all weights; only a start needs those it starts from.
+    state = None if run.checkpoint(0).is_file() else resnet_state(config.model)
+    return _train(_Job(config, data, state, run, num_threads, num_workers, on_epoch, say), here)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """A training and its run."""
+
+    config: Config
+    data: TrainingData
+    state: dict[str, Tensor] | None
+    run: RunDirectory
+    num_threads: int
+    num_workers: int
+    on_epoch: Callable[[EpochResult], None]
+    say: Callable[[str], None]
+
+
+def _load(
+    config: Config, num_workers: int, say: Callable[[str], None]
+) -> tuple[bool, TrainingData]:
+    """Whether this process trains by itself, and the data that it needs."""
     streams, why = must_stream(config.data, source_of(config.data), num_workers)
     say(why)
     here = num_workers == 1 and not streams
     # With Ray the workers read the training images; this process needs none of them.
-    training_data = (load_training_data if here else load_validation_data)(config.data)
-    run = RunDirectory(out.absolute())
-    run.create("train", text, training_data.fingerprint)
-    run.write_resolved(0, config)
-    if here:
-        best, curve = _train_here(config, training_data, state, run, num_threads, on_epoch)
-    else:
-        best, curve = _train_workers(config, state, run, num_workers, num_threads, on_epoch)
+    return here, (load_training_data if here else load_validation_data)(config.data)
+
+
+def _train(job: _Job, here: bool) -> TrainReport:
+    """Train to the end, from the run's checkpoint where it has one, and pack the bundle."""
+    run = job.run
+    try:
+        best, curve = (_train_here if here else _train_workers)(job)
+    except KeyboardInterrupt as error:
+        kept = "its checkpoint is kept" if run.checkpoint(0).is_file() else "no checkpoint yet"
+        raise InterruptedRunError(
+            f"interrupted, {kept}", f"To go on: fer-ray resume {run.path}"
+        ) from error
     if not any(row["best_epoch"] for row in curve):
         raise FerRayError(
             "the training diverged in its first epoch: the loss is not finite",
             "Lower the learning rate, or set train.grad_clip.",
         )
-    bundle_id = pack(
-        run.bundle(0),
-        config=config,
-        data=training_data,
-        state=best,
-        curve=curve,
-        data_name=source_name(config.data),
-    )
+    if run.bundle(0).exists():
+        # The process died between packing and pointing; bundles are immutable.
+        bundle_id, _ = check_manifest(run.bundle(0))
+    else:
+        bundle_id = pack(
+            run.bundle(0),
+            config=job.config,
+            data=job.data,
+            state=best,
+            curve=curve,
+            data_name=source_name(job.config.data),
+        )
     run.point_best(0)
+    run.checkpoint(0).unlink(missing_ok=True)
     return TrainReport(run.path, bundle_id, curve)
 
 
-def _train_here(
-    config: Config,
-    data: TrainingData,
-    state: dict[str, Tensor] | None,
-    run: RunDirectory,
-    num_threads: int,
-    on_epoch: Callable[[EpochResult], None],
-) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
+def _train_here(job: _Job) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
     """Train in this process; gives the best weights and the curve."""
-    torch.set_num_threads(num_threads)
-    training = Training(config, data, state)
+    torch.set_num_threads(job.num_threads)
+    training = Training(job.config, job.data, job.state, say=job.say)
+    checkpoint = job.run.checkpoint(0)
+    if checkpoint.is_file():
+        training.resume(checkpoint)
+        job.say(f"going on after epoch {training.epoch} of {job.config.train.epochs}")
+    job.say(
+        f"{training.num_steps:,} steps an epoch, {training.micro_batch:,} images at once; "
+        f"a checkpoint every {CHECKPOINT_EVERY_S:.0f} s, after an epoch: {checkpoint}"
+    )
+    saved = time.monotonic()
     for result in training.epochs():
-        on_epoch(result)
-        training.save(run.checkpoint(0))
+        job.on_epoch(result)
+        if training.ended or time.monotonic() - saved >= CHECKPOINT_EVERY_S:
+            training.save(checkpoint)
+            saved = time.monotonic()
     return training.best_state(), training.curve
 
 
-def _train_workers(
-    config: Config,
-    state: dict[str, Tensor] | None,
-    run: RunDirectory,
-    num_workers: int,
-    num_threads: int,
-    on_epoch: Callable[[EpochResult], None],
-) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
+def _train_workers(job: _Job) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
     """Train on several workers; gives the best weights and the curve."""
     with ray_session(dashboard=True):
         from fer_ray.training.distributed import train_distributed
 
-        threads = max(1, num_threads // num_workers)
         train_distributed(
-            config,
-            run,
-            num_workers=num_workers,
-            num_threads=threads,
-            state=state,
+            job.config,
+            job.run,
+            num_workers=job.num_workers,
+            num_threads=max(1, job.num_threads // job.num_workers),
+            state=job.state,
         )
-    best, curve = Training.best_of(run.checkpoint(0))
+    best, curve = Training.best_of(job.run.checkpoint(0))
     for row in curve:
-        on_epoch(EpochResult(**row))
+        job.on_epoch(EpochResult(**row))
     return best, curve

@@ -21,6 +21,7 @@ from fer_ray.cli.output import (
 
 if TYPE_CHECKING:
     from fer_ray.training.loop import EpochResult
+    from fer_ray.training_run import TrainReport
 
 
 def register(app: typer.Typer) -> None:
@@ -48,17 +49,24 @@ def train(
         overrides=overrides or (),
         num_threads=threads,
         num_workers=workers,
-        on_epoch=_say_epoch,
+        on_epoch=say_epoch,
         say=say,
     )
-    best = max(report.curve, key=lambda row: row["epoch"] == row["best_epoch"])
-    result(f"best epoch {best['best_epoch']}: objective {best['best_objective']:.4f}")
-    result(f"bundle {report.bundle_id[:12]} at {report.path / 'best'}")
+    say_trained(report)
     say(f"  fer-ray evaluate {report.path}" + (f" --data {data}" if data else ""))
     say(f"  fer-ray serve --bundle {report.path}")
 
 
-def _say_epoch(row: EpochResult) -> None:
+def say_trained(report: TrainReport) -> None:
+    """The end of a training, also of a resumed one."""
+    last = report.curve[-1]
+    result(f"best epoch {last['best_epoch']}: objective {last['best_objective']:.4f}")
+    result(f"bundle {report.bundle_id[:12]} at {report.path / 'best'}")
+    result(f"curves and figures at {report.path / 'report.html'} and curves.png")
+
+
+def say_epoch(row: EpochResult) -> None:
+    """An epoch's figures, in one line."""
     say(
         f"epoch {row.epoch:>3}  train loss {row.train_loss:.4f} accuracy "
         f"{row.train_accuracy:.4f}  validation loss {row.val_loss:.4f} accuracy "

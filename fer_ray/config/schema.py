@@ -130,21 +130,34 @@ class CnnConfig(Section):
         return self
 
 
+ResNetPart = Annotated[str, Field(pattern=r"^(head|stem|layer[1-4](\.[0-9]+)?)$")]
+RESNET_BLOCKS = {
+    "resnet18": (2, 2, 2, 2),
+    "resnet34": (3, 4, 6, 3),
+    "resnet50": (3, 4, 6, 3),
+}
+"""Residual blocks in layer1 to layer4 (He et al. 2015, table 1)."""
+
+
 class ResNetConfig(Section):
     """torchvision's ResNets (He et al. 2015) with a new head and partly frozen bodies."""
 
     arch: Literal["resnet18", "resnet34", "resnet50"] = "resnet18"
     """Which network."""
     weights: str = "imagenet"
-    """imagenet, none, a .safetensors or .pth file, or a fer-ray bundle."""
+    """imagenet, none, a .safetensors or .pth file, or a fer-ray bundle or run."""
     stem: Literal["imagenet", "small"] = "imagenet"
     """imagenet: 7x7 stride 2 and max-pool; small: 3x3 stride 1, for small images."""
     unfreeze: Annotated[int, Field(ge=0, le=5)] = 5
     """0 = head only, 1 = + layer4, 2 = + layer3, 3 = + layer2, 4 = + layer1, 5 = + stem."""
-    unfreeze_from: str | None = None
-    """Finer than unfreeze: train from this block on, e.g. layer3.2."""
+    unfreeze_from: Annotated[str, Field(pattern=r"^(head|stem|layer[1-4](\.[0-9]+)?)$")] | None = (
+        None
+    )
+    """Finer than unfreeze, and instead of it: train from this block on, e.g. layer3.2."""
     unfreeze_batchnorm: bool = True
     """Train the affine terms and move the statistics of frozen stages' batch norm."""
+    body_lr_factor: Positive = 1.0
+    """Learning rate of the body's trained parts, relative to the head's."""
     head: Units = ()
     """Hidden units of the dense head."""
     head_dropout: Dropout = 0.3
@@ -156,6 +169,17 @@ class ResNetConfig(Section):
             raise ValueError(
                 "weights: none with unfreeze below 5 trains behind a frozen random network; "
                 "set unfreeze: 5 or give weights"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _block_is_there(self) -> ResNetConfig:
+        stage, _, block = (self.unfreeze_from or "").partition(".")
+        if block and int(block) >= RESNET_BLOCKS[self.arch][int(stage[-1]) - 1]:
+            blocks = RESNET_BLOCKS[self.arch][int(stage[-1]) - 1]
+            raise ValueError(
+                f"unfreeze_from: {self.arch} has no {self.unfreeze_from}; its {stage} has blocks "
+                f"{stage}.0 to {stage}.{blocks - 1}"
             )
         return self
 
@@ -294,6 +318,9 @@ class TrainConfig(Section):
     """Szegedy et al. 2015, arXiv 1512.00567."""
     class_weights: Literal["none", "balanced", "sqrt"] = "none"
     """Loss weights: inverse class frequency, or its square root."""
+    logit_adjustment: NonNegative = 0.0
+    """tau: adds tau * log(class frequency) to the logits in the training loss alone, which favours
+    rare classes (Menon et al. 2020, arXiv 2007.07314); 0 is off, 1 aims at balanced accuracy."""
     ema: Annotated[float, Field(gt=0.0, lt=1.0)] | None = 0.998
     """Decay a step of the averaged weights that are evaluated and kept; null is off."""
     grad_clip: Positive | None = None

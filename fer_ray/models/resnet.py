@@ -90,21 +90,31 @@ def unfreeze_name(unfreeze: int, unfreeze_from: str | None) -> str:
 
 
 def load_body(net: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Copy a torchvision state dict into a body; a grey stem takes the sum over its channels.
+    """Copy a torchvision state dict into a body; its stem is fitted to one or three channels.
 
-    The sum makes one channel equal to that channel repeated three times.
+    A grey image and the same image repeated three times give the same answers: a grey stem takes
+    the sum over the three channels, and three channels take a third each of a grey stem.
 
     Raises:
         UserError: the state dict is of another network.
     """
     wanted = net.state_dict()
     given = {name: value for name, value in state.items() if not name.startswith("fc.")}
-    stem = given.get("conv1.weight")
-    if stem is not None and stem.shape[1] == 3 and wanted["conv1.weight"].shape[1] == 1:
-        given["conv1.weight"] = stem.sum(dim=1, keepdim=True)
+    stem, our_stem = given.get("conv1.weight"), wanted["conv1.weight"]
+    if stem is not None and stem.shape != our_stem.shape:
+        if (stem.shape[1], our_stem.shape[1]) == (3, 1):
+            given["conv1.weight"] = stem.sum(dim=1, keepdim=True)
+        elif (stem.shape[1], our_stem.shape[1]) == (1, 3):
+            given["conv1.weight"] = stem.expand(-1, 3, -1, -1) / 3
     missing = sorted(set(wanted) - set(given))
     surplus = sorted(set(given) - set(wanted))
-    shapes = [n for n in set(wanted) & set(given) if wanted[n].shape != given[n].shape]
+    shapes = sorted(n for n in set(wanted) & set(given) if wanted[n].shape != given[n].shape)
+    if shapes == ["conv1.weight"] and not missing and not surplus:
+        theirs, ours = given["conv1.weight"].shape[-1], our_stem.shape[-1]
+        raise UserError(
+            f"the weights have another stem: filters of {theirs}x{theirs}, not {ours}x{ours}",
+            f"Set model.resnet.stem to {'imagenet' if theirs == 7 else 'small'}.",
+        )
     if missing or surplus or shapes:
         raise UserError(
             "the weights are of another network: "

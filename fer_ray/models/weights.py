@@ -13,19 +13,28 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from fer_ray.config.schema import ModelConfig
 from fer_ray.errors import UserError
 from fer_ray.models import vision
 from fer_ray.store import replacing
 
 _DOWNLOAD_TIMEOUT_S = 30
+_CHUNK_BYTES = 1 << 20
+
+IMAGENET_SHA256 = {
+    "resnet18": "f37072fd47e89c5e827621c5baffa7500819f7896bbacec160b1a16c560e07ec",
+    "resnet34": "b627a593bcbe140c234610266fe4f8ae95ea42fc881d091c9b6052e6b1d0590f",
+    "resnet50": "0676ba61b6795bbe1773cffd859882e5e297624d384b6993f7c9e683e722fb8a",
+}
+"""Of torchvision's IMAGENET1K_V1 files. Their names publish the first eight digits; the whole sums
+are those that many projects record for these files."""
 
 
-def pretrained_state(weights: str, arch: str) -> dict[str, Tensor] | None:
-    """The state dict named by `model.resnet.weights`.
+def named_state(weights: str, arch: str) -> dict[str, Tensor] | None:
+    """The state dict of `imagenet`, `none` or a file.
 
     Args:
-        weights: `imagenet`, `none`, or a .safetensors or .pth file.
+        weights: as `model.resnet.weights`, but for bundles and runs, which
+            `fer_ray.bundle.pretrained` reads.
         arch: torchvision's name of the network.
 
     Returns:
@@ -41,16 +50,11 @@ def pretrained_state(weights: str, arch: str) -> dict[str, Tensor] | None:
     path = Path(weights)
     if not path.is_file():
         raise UserError(
-            f"weights: {weights} is neither imagenet, none nor a file",
-            "Give a .safetensors or .pth file, or weights: none for a random start.",
+            f"weights: {weights} is neither imagenet, none, a file, a bundle nor a run",
+            "Give a .safetensors or .pth file, the directory of a fer-ray bundle or run, or "
+            "weights: none for a random start.",
         )
     return _read(path)
-
-
-def resnet_state(model: ModelConfig) -> dict[str, Tensor] | None:
-    """The pretrained body that a model config asks for; None for a CNN or `weights: none`."""
-    resnet = model.resnet
-    return None if resnet is None else pretrained_state(resnet.weights, resnet.arch)
 
 
 def _read(path: Path) -> dict[str, Tensor]:
@@ -69,31 +73,34 @@ def _read(path: Path) -> dict[str, Tensor]:
 
 
 def _imagenet_file(arch: str) -> Path:
+    """The file in the user's cache, fetched where it is not there yet."""
     url = str(vision.models().get_model_weights(arch).IMAGENET1K_V1.url)
-    name = url.rsplit("/", 1)[-1]
-    expected = name.removesuffix(".pth").rsplit("-", 1)[-1]
     root = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
-    path = root / "fer-ray" / "weights" / name
+    path = root / "fer-ray" / "weights" / url.rsplit("/", 1)[-1]
     if not path.is_file():
-        _download(url, path)
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    if not digest.startswith(expected):
-        raise UserError(
-            f"{path} has sha256 {digest[:16]}..., but {expected}... is published",
-            "Delete the file and try again.",
-        )
+        _download(url, path, IMAGENET_SHA256[arch])
+        return path
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            digest.update(chunk)
+    _require_digest(path.name, digest.hexdigest(), IMAGENET_SHA256[arch], f"Delete {path}.")
     return path
 
 
-def _download(url: str, path: Path) -> None:
+def _download(url: str, path: Path, sha256: str) -> None:
+    """Fetch a file; it appears under its name only once its sum is right."""
+    digest = hashlib.sha256()
     try:
         with (
             urllib.request.urlopen(url, timeout=_DOWNLOAD_TIMEOUT_S) as answer,
             replacing(path) as temporary,
-            temporary.open("wb") as file,
         ):
-            while chunk := answer.read(1 << 20):
-                file.write(chunk)
+            with temporary.open("wb") as file:
+                while chunk := answer.read(_CHUNK_BYTES):
+                    digest.update(chunk)
+                    file.write(chunk)
+            _require_digest(url, digest.hexdigest(), sha256, "Nothing was kept; try again.")
     except (urllib.error.URLError, OSError) as error:
         raise UserError(
             f"ImageNet weights cannot be fetched from {url}: {error}",
@@ -101,3 +108,12 @@ def _download(url: str, path: Path) -> None:
             "or use -s model.resnet.weights=FILE, or a random start with "
             "-s model.resnet.weights=none -s model.resnet.unfreeze=5.",
         ) from error
+
+
+def _require_digest(what: str, found: str, wanted: str, remedy: str) -> None:
+    """
+    Raises:
+        UserError: the sums differ.
+    """
+    if found != wanted:
+        raise UserError(f"{what} has sha256 {found}, but ImageNet's weights have {wanted}", remedy)

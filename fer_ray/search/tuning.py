@@ -78,7 +78,7 @@ def run_tuning(space: SearchSpace, out: Path, *, live: bool) -> RunSummary:
 
 def _pretrained_states(space: SearchSpace) -> dict[str, dict[str, Any]]:
     """Weights of every ResNet that the space can sample, fetched before anything starts."""
-    from fer_ray.models.weights import pretrained_state
+    from fer_ray.bundle.pretrained import pretrained_state
 
     domain: dict[str, tuple[Any, ...]] = {"weights": (), "arch": ()}
     for hole in space.holes:

@@ -1,7 +1,12 @@
-"""Checkpoints: one safetensors file, tensors and a JSON header, written atomically, no pickle."""
+"""Checkpoints: one safetensors file, tensors and a JSON header, written atomically, no pickle.
+
+The header holds a sha256 over the tensors and the document: a training never goes on from numbers
+that a disk or a copy has changed.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -15,7 +20,10 @@ from torch.optim import Optimizer
 from fer_ray.errors import UserError
 from fer_ray.store import write_atomic
 
-FORMAT = 1
+FORMAT = 2
+
+CHECKPOINT_EVERY_S = 15.0
+"""A training that dies loses the epochs since its last checkpoint: an epoch, or this time."""
 
 
 def save_checkpoint(path: Path, tensors: dict[str, Tensor], document: dict[str, Any]) -> None:
@@ -27,7 +35,8 @@ def save_checkpoint(path: Path, tensors: dict[str, Tensor], document: dict[str, 
         document: JSON values.
     """
     plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    header = json.dumps({"format": FORMAT, **document}, allow_nan=False)
+    digest = _digest(plain, document)
+    header = json.dumps({"format": FORMAT, **document, "sha256": digest}, allow_nan=False)
     write_atomic(path, save(plain, metadata={"fer_ray": header}))
 
 
@@ -35,7 +44,7 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read a checkpoint.
 
     Raises:
-        UserError: missing, damaged, or of another format.
+        UserError: missing, damaged (a single changed bit included), or of another format.
     """
     try:
         with safe_open(path, framework="pt") as file:
@@ -43,9 +52,27 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError, KeyError, ValueError) as error:
         raise UserError(f"cannot read the checkpoint {path}: {error}") from error
-    if document.get("format") != FORMAT:
-        raise UserError(f"{path} has checkpoint format {document.get('format')}, not {FORMAT}")
+    if not isinstance(document, dict) or document.get("format") != FORMAT:
+        found = document.get("format") if isinstance(document, dict) else None
+        raise UserError(f"{path} has checkpoint format {found}, not {FORMAT}")
+    recorded = document.pop("sha256", None)
+    found = _digest(tensors, {k: v for k, v in document.items() if k != "format"})
+    if found != recorded:
+        raise UserError(
+            f"the checkpoint {path} was changed or damaged: its sha256 is {found[:16]}..., but "
+            f"{str(recorded)[:16]}... was recorded",
+            "Delete it to train from the start.",
+        )
     return tensors, document
+
+
+def _digest(tensors: dict[str, Tensor], document: dict[str, Any]) -> str:
+    """sha256 over names, dtypes, shapes and bytes of contiguous CPU tensors, and the document."""
+    digest = hashlib.sha256(json.dumps(document, sort_keys=True).encode())
+    for name, value in sorted(tensors.items()):
+        digest.update(f"\n{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        digest.update(value.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def optimizer_tensors(optimizer: Optimizer) -> dict[str, Tensor]:

@@ -19,7 +19,7 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -36,13 +36,11 @@ from fer_ray.images.preprocess import Preprocess, build_recipe
 from fer_ray.metrics import Tally
 from fer_ray.models.build import build_model
 from fer_ray.models.inference import (
-    autocast,
     in_channels_last,
     logits_of,
     resolve_device,
     resolve_precision,
 )
-from fer_ray.training.augment import augment
 from fer_ray.training.checkpoint import (
     load_checkpoint,
     load_optimizer,
@@ -51,15 +49,12 @@ from fer_ray.training.checkpoint import (
 )
 from fer_ray.training.ema import Ema
 from fer_ray.training.group import Group
-from fer_ray.training.loss import class_weights, cross_entropy, mix
-from fer_ray.training.optimizer import (
-    build_optimizer,
-    clip_gradients,
-    learning_rate,
-    set_learning_rate,
-)
-from fer_ray.training.rows import Batch, rows_of, shared_tensor
+from fer_ray.training.loss import Loss, class_weights, log_prior
+from fer_ray.training.micro_batch import MicroBatches
+from fer_ray.training.optimizer import build_optimizer, learning_rate, set_learning_rate
+from fer_ray.training.rows import rows_of, shared_tensor
 from fer_ray.training.schedule import Schedule
+from fer_ray.training.step import Step
 
 _STEPS_BETWEEN_CHECKS = 50
 """Steps after which the loss is looked at; each look waits for the device."""
@@ -79,6 +74,8 @@ class EpochResult:
         lr: of the last step.
         seconds: wall time of training and validation.
         images_per_s: training images over the time of training alone.
+        micro_batch: images that went through the network at once; fewer than a worker's batch only
+            where memory ran out.
         diverged: the loss or the metric left the finite numbers; the training ends here.
     """
 
@@ -95,6 +92,7 @@ class EpochResult:
     lr: float
     seconds: float
     images_per_s: float
+    micro_batch: int
     diverged: bool = False
 
     def as_dict(self) -> dict[str, Any]:
@@ -109,6 +107,7 @@ class Training:
         data: training split (this rank's shard of it) and validation split, uint8.
         state: pretrained weights of a ResNet's body.
         group: the processes that train together.
+        say: told when memory runs out and batches are cut into parts.
 
     Raises:
         UserError: the batch is smaller than the group, or the shards are too uneven.
@@ -120,6 +119,7 @@ class Training:
         data: TrainingData,
         state: dict[str, Tensor] | None = None,
         group: Group | None = None,
+        say: Callable[[str], None] = lambda text: None,
     ) -> None:
         self.config = config
         self.group = group or Group()
@@ -137,7 +137,10 @@ class Training:
             state=state,
         )
         self.model = in_channels_last(model.to(self.device))
-        self.optimizer = build_optimizer(self.model, config.train.optimizer)
+        resnet = config.model.resnet
+        self.optimizer = build_optimizer(
+            self.model, config.train.optimizer, resnet.body_lr_factor if resnet else 1.0
+        )
         self.schedule = Schedule(config.train.schedule, config.train.epochs)
         self.ema = Ema(self.model, config.train.ema) if config.train.ema is not None else None
         self.rows = rows_of(data.train, self.preprocess, self.device)
@@ -148,10 +151,26 @@ class Training:
         self.val_images = val_images.to(self.device)
         self._val_labels = validation.labels.astype(np.int64)
         label_counts = self.group.sum(self.rows.label_counts(len(data.class_names)))
-        self.class_weights = class_weights(label_counts, config.train.class_weights)
         self._shard_sizes = self.group.gather_ints(len(self.rows))
         self.num_steps = self._steps_an_epoch()
-        self._net = self.group.wrap(self.model)
+        self.micro_batches = MicroBatches(say)
+        self._step = Step(
+            config=config,
+            model=self.model,
+            net=self.group.wrap(self.model),
+            optimizer=self.optimizer,
+            ema=self.ema,
+            preprocess=self.preprocess,
+            loss=Loss(
+                config.train.label_smoothing,
+                class_weights(label_counts, config.train.class_weights),
+                log_prior(label_counts, config.train.logit_adjustment),
+            ),
+            micro_batches=self.micro_batches,
+            group=self.group,
+            precision=self.precision,
+            num_classes=len(data.class_names),
+        )
         self.epoch = 0
         self.curve: list[dict[str, Any]] = []
         self._sign = 1.0 if config.objective.goal == "maximize" else -1.0
@@ -178,14 +197,21 @@ class Training:
 
     def epochs(self) -> Iterator[EpochResult]:
         """Train epoch by epoch until the config's last, an early stop, or divergence."""
-        while self.epoch < self.config.train.epochs:
+        while not self.ended:
             result = self._one_epoch(self.epoch + 1)
             self.epoch += 1
             self.curve.append(result.as_dict())
             yield result
-            patience = self.config.train.early_stop
-            if result.diverged or (patience and self.epoch - self.best_epoch >= patience):
-                return
+
+    @property
+    def ended(self) -> bool:
+        """Whether the training is over: the last epoch, an early stop, or divergence."""
+        patience = self.config.train.early_stop
+        return bool(
+            self.epoch >= self.config.train.epochs
+            or (self.curve and self.curve[-1]["diverged"])
+            or (patience and self.epoch - self.best_epoch >= patience)
+        )
 
     def _one_epoch(self, epoch: int) -> EpochResult:
         started = time.perf_counter()
@@ -216,8 +242,15 @@ class Training:
             lr=lr,
             seconds=time.perf_counter() - started,
             images_per_s=sum(self._shard_sizes) / trained_s,
+            micro_batch=self.micro_batch,
             diverged=diverged,
         )
+
+    @property
+    def micro_batch(self) -> int:
+        """Images that go through the network at once on this rank."""
+        batch = math.ceil(len(self.rows) / self.num_steps)
+        return self.micro_batches.largest(batch)
 
     @property
     def best_objective(self) -> float:
@@ -247,7 +280,7 @@ class Training:
             lr = base_lr * self.schedule.factor(epoch - 1 + (step + 0.5) / self.num_steps)
             set_learning_rate(self.optimizer, lr)
             loss, hits = self._step(batch, self._rows_of_step(step), generator)
-            loss_sum += loss * len(batch)
+            loss_sum += loss
             correct += hits
             if step % _STEPS_BETWEEN_CHECKS == 0 and not math.isfinite(
                 float(self.group.sum(loss_sum))
@@ -262,35 +295,6 @@ class Training:
         return sum(
             size // self.num_steps + (step < size % self.num_steps) for size in self._shard_sizes
         )
-
-    def _step(
-        self, batch: Batch, rows_of_all: int, generator: torch.Generator
-    ) -> tuple[Tensor, Tensor]:
-        """One step; gives the mean loss of this rank's rows, and how many it got right."""
-        config = self.config
-        unit = augment(batch.images, config.augment, config.data.crop, generator)
-        unit, targets = mix(
-            unit,
-            batch.labels if batch.votes is None else batch.votes,
-            len(self.class_names),
-            mixup_alpha=config.augment.mixup_alpha,
-            cutmix_alpha=config.augment.cutmix_alpha,
-            generator=generator,
-        )
-        x = self.preprocess.finish(unit).contiguous(memory_format=torch.channels_last)
-        with autocast(self.device, self.precision):
-            logits = self._net(x)
-        loss = cross_entropy(logits, targets, config.train.label_smoothing, self.class_weights)
-        self.optimizer.zero_grad(set_to_none=True)
-        # The group averages gradients over ranks; this weight makes it an average over rows.
-        weight = len(batch) * self.group.size / rows_of_all
-        (loss * weight).backward()  # type: ignore[no-untyped-call]
-        if config.train.grad_clip is not None:
-            clip_gradients(self.model, config.train.grad_clip)
-        self.optimizer.step()
-        if self.ema is not None:
-            self.ema.update()
-        return loss.detach(), (logits.detach().argmax(1) == batch.labels).sum()
 
     def _validate(self) -> Tally:
         if self.ema is not None:
@@ -344,6 +348,7 @@ class Training:
             "best_gain": self.best_gain if math.isfinite(self.best_gain) else None,
             "ema_steps": self.ema.num_steps if self.ema is not None else 0,
             "schedule": self.schedule.state(),
+            "max_rows": self.micro_batches.max_rows,
             "curve": self.curve,
         }
         save_checkpoint(path, tensors, document)
@@ -383,6 +388,7 @@ class Training:
                 self.ema.averages[name].copy_(value)
             self.ema.num_steps = int(document["ema_steps"])
         self.schedule.load(document["schedule"])
+        self.micro_batches.max_rows = document["max_rows"]
         self._best = {name: value.to(self.device) for name, value in groups["best"].items()}
         self.epoch = int(document["epoch"])
         self.best_epoch = int(document["best_epoch"])

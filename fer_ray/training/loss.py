@@ -1,6 +1,8 @@
-"""Cross-entropy on hard, smoothed or mixed targets."""
+"""Cross-entropy on hard, smoothed or mixed targets; weights and priors of unequal classes."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -24,6 +26,48 @@ def class_weights(counts: Tensor, how: str) -> Tensor | None:
     if how == "sqrt":
         weight = weight.sqrt()
     return weight * count.sum() / (weight * count).sum()
+
+
+def log_prior(counts: Tensor, tau: float) -> Tensor | None:
+    """What logit adjustment (Menon et al. 2020, arXiv 2007.07314, equation 10) adds to logits.
+
+    The loss of a row is -log softmax(f + tau * log(pi))[y], with pi the classes' shares of the
+    training images. A network f that minimises it for tau = 1 ranks classes by p(x | y) and not by
+    p(y | x): its plain logits, without the term, aim at balanced accuracy.
+
+    Args:
+        counts: int64 [C], training images a class; a class without images counts as one.
+        tau: strength, >= 0.
+
+    Returns:
+        float32 [C], tau * log(pi); None for tau = 0.
+    """
+    if tau == 0:
+        return None
+    count = counts.float().clamp(min=1)
+    return tau * (count / count.sum()).log()
+
+
+@dataclass(frozen=True)
+class Loss:
+    """The training loss of a batch: a mean over rows.
+
+    Attributes:
+        label_smoothing: share of each target spread over all classes.
+        weight: float32 [C] of `class_weights`, or None.
+        shift: float32 [C] of `log_prior`, or None.
+    """
+
+    label_smoothing: float
+    weight: Tensor | None = None
+    shift: Tensor | None = None
+
+    def __call__(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """float [N, C] and int64 [N] or float [N, C] to the mean loss."""
+        wide = logits.float()
+        if self.shift is not None:
+            wide = wide + self.shift
+        return cross_entropy(wide, targets, self.label_smoothing, self.weight)
 
 
 def cross_entropy(

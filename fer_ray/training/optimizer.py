@@ -8,14 +8,29 @@ from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from fer_ray.config.schema import OptimizerConfig
 
+FACTOR = "lr_factor"
+"""In a group of parameters: its learning rate relative to the config's."""
 
-def build_optimizer(model: nn.Module, config: OptimizerConfig) -> Optimizer:
-    """Build the optimizer of a config; frozen parameters get no state."""
-    trained = [p for p in model.parameters() if p.requires_grad]
-    decayed = [p for p in trained if p.ndim >= 2]
-    plain = [p for p in trained if p.ndim < 2]
-    fused = trained[0].device.type in ("cpu", "cuda")
-    groups: list[dict[str, object]] = [{"params": decayed}, {"params": plain, "weight_decay": 0.0}]
+
+def build_optimizer(
+    model: nn.Module, config: OptimizerConfig, body_lr_factor: float = 1.0
+) -> Optimizer:
+    """Build the optimizer of a config; frozen parameters get no state.
+
+    Args:
+        model: its part `body`, where it has one, may learn at another rate than the rest.
+        config: one optimizer.
+        body_lr_factor: learning rate of the body relative to the rest.
+    """
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    fused = next(iter(trained.values())).device.type in ("cpu", "cuda")
+    groups: list[dict[str, object]] = []
+    for of_body, factor in ((True, body_lr_factor), (False, 1.0)):
+        part = [p for name, p in trained.items() if name.startswith("body.") == of_body]
+        lr = learning_rate(config) * factor
+        weights, rest = [p for p in part if p.ndim >= 2], [p for p in part if p.ndim < 2]
+        groups.append({"params": weights, "lr": lr, FACTOR: factor})
+        groups.append({"params": rest, "lr": lr, FACTOR: factor, "weight_decay": 0.0})
     groups = [group for group in groups if group["params"]]
     if config.sgd is not None:
         sgd = config.sgd
@@ -41,8 +56,9 @@ def learning_rate(config: OptimizerConfig) -> float:
 
 
 def set_learning_rate(optimizer: Optimizer, lr: float) -> None:
+    """Set the rate of every group to its factor of `lr`."""
     for group in optimizer.param_groups:
-        group["lr"] = lr
+        group["lr"] = lr * group[FACTOR]
 
 
 def clip_gradients(model: nn.Module, max_norm: float) -> None:

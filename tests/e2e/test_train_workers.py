@@ -27,6 +27,25 @@ train:
 """
 
 
+def test_what_a_worker_refuses_is_a_message_and_not_a_traceback(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text(CONFIG)
+    done = subprocess.run(
+        [
+            *(FER_RAY, "train", "config.yaml", "--out", "run", "--workers", "2"),
+            *("-s", "train.batch_size=1"),
+        ],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2, done.stderr
+    assert "fer-ray: batch_size >= workers must hold, but got (batch_size=1, workers=2)" in (
+        done.stderr
+    )
+    assert "Traceback" not in done.stderr.split("fer-ray: ")[-1]
+
+
 def test_two_workers_train_what_one_process_trains(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text(CONFIG)
     weights = {}

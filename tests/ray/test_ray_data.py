@@ -159,3 +159,31 @@ def test_training_on_a_stream_sees_every_row_once_an_epoch(prepared: Path) -> No
     )
     first, *_ = training.epochs()
     assert np.isfinite(first.train_loss)
+
+
+def test_a_training_on_a_stream_goes_on_exactly(prepared: Path, tmp_path: Path) -> None:
+    settings = small_config(
+        {
+            "data.image_size": 20,
+            "data.crop": 16,
+            "train.epochs": 3,
+            "train.batch_size": 50,
+            "train.ema": 0.9,
+            "train.optimizer": {"adam": {}},
+        }
+    )
+
+    def training() -> Training:
+        return Training(settings, put(config(prepared, cache="stream")))
+
+    whole, first, second = training(), training(), training()
+    for _ in whole.epochs():
+        pass
+    next(first.epochs())
+    first.save(tmp_path / "checkpoint")
+    second.resume(tmp_path / "checkpoint")
+    assert [result.epoch for result in second.epochs()] == [2, 3]
+    one, two = whole.best_state(), second.best_state()
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    live = second.model.state_dict()
+    assert all(torch.equal(value, live[name]) for name, value in whole.model.state_dict().items())

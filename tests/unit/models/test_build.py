@@ -1,9 +1,11 @@
 """Networks from configs: shapes, gradients, sizes, and what is refused."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from fer_ray.config.schema import ModelConfig
@@ -55,6 +57,55 @@ def test_shapes_and_finite_gradients_for_every_parameter(
         assert torch.isfinite(parameter.grad).all(), name
     gradient = sum(float(p.grad.abs().sum()) for p in network.parameters() if p.grad is not None)
     assert gradient > 0
+
+
+def is_resnet(model: dict[str, Any]) -> bool:
+    return "resnet" in model
+
+
+def without_dropout(model: dict[str, Any]) -> dict[str, Any]:
+    """The same network, able to learn everything by heart."""
+    (family, leaves) = next(iter(model.items()))
+    off = {"head_dropout": 0.0} | ({} if is_resnet(model) else {"block_dropout": 0.0})
+    return {family: {**leaves, **off}}
+
+
+CONTRACT = [
+    *SPREAD,
+    pytest.param({"resnet": {"weights": "none", "arch": "resnet34"}}, marks=pytest.mark.long),
+    pytest.param({"resnet": {"weights": "none", "arch": "resnet50"}}, marks=pytest.mark.long),
+]
+
+
+@pytest.mark.parametrize("model", CONTRACT, ids=str)
+def test_every_network_learns_32_images_by_heart(model: dict[str, Any]) -> None:
+    network = built(without_dropout(model)).train()
+    generator = torch.Generator().manual_seed(1)
+    images = torch.randn(32, 1, 20, 20, generator=generator)
+    labels = torch.arange(32) % 7
+    optimizer = torch.optim.Adam(network.parameters(), 1e-3 if is_resnet(model) else 0.01)
+    for _ in range(200):
+        optimizer.zero_grad()
+        logits = network(images)
+        nn.functional.cross_entropy(logits, labels).backward()
+        optimizer.step()
+        if torch.equal(logits.argmax(1), labels):
+            return
+    raise AssertionError("it cannot learn 32 images in 200 steps")
+
+
+@pytest.mark.parametrize("model", SPREAD, ids=str)
+def test_saved_and_loaded_it_answers_bit_by_bit(model: dict[str, Any], tmp_path: Path) -> None:
+    network = built(model).train()
+    images = torch.randn(6, 1, 20, 20)
+    network(images)  # statistics that are not those of a start
+    network.eval()
+    save_file(network.state_dict(), tmp_path / "w.safetensors")
+    with torch.device("meta"):
+        twin = built(model)
+    twin.load_state_dict(load_file(tmp_path / "w.safetensors"), assign=True)
+    with torch.no_grad():
+        assert torch.equal(twin.eval()(images), network(images))
 
 
 def test_each_structural_leaf_changes_the_network() -> None:

@@ -11,17 +11,20 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
-from fer_ray.config.schema import AugmentConfig, DataConfig, Section, TrainConfig
+from fer_ray.bundle.pretrained import resnet_state
+from fer_ray.config.schema import AugmentConfig, DataConfig, ModelConfig, Section, TrainConfig
 from fer_ray.data.loading import TrainingData
 from fer_ray.data.prepared import Split
 from fer_ray.errors import UserError
 from fer_ray.evaluation.evaluate import figures
 from fer_ray.labels import EXPRESSIONS
+from fer_ray.models import vision
 from fer_ray.models.build import build_model
 from fer_ray.models.inference import logits_of
-from fer_ray.training import loop
+from fer_ray.training import step
 from fer_ray.training.loop import EpochResult, Training
 from tests.small import small_config, small_data
 
@@ -37,8 +40,26 @@ NO_AUGMENT = {
 }
 
 
+WEIGHTS = "body.safetensors"
+"""A ResNet18's weights, in the directory that every test here runs in."""
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("workplace")
+    torch.manual_seed(7)
+    save_file(vision.models().resnet18(weights=None).state_dict(), place / WEIGHTS)
+    return place
+
+
+@pytest.fixture(autouse=True)
+def _in_workplace(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(workplace)
+
+
 def trained(changes: dict[str, Any] | None = None, data: TrainingData | None = None) -> Training:
-    training = Training(small_config(changes), data or small_data())
+    config = small_config(changes)
+    training = Training(config, data or small_data(), resnet_state(config.model))
     for _ in training.epochs():
         pass
     return training
@@ -154,6 +175,20 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "train.grad_clip": 0.5,
     },
     "early stop": {"train.early_stop": 3, "train.optimizer": {"sgd": {"lr": 1e-9}}},
+    **{
+        f"{optimizer} {schedule}": {
+            "train.optimizer": {optimizer: {"lr": 0.01}},
+            "train.schedule": {schedule: {}},
+            "train.ema": 0.8,
+        }
+        for optimizer, schedule in [
+            *itertools.product(("sgd", "adam", "adamw"), ("cosine", "plateau")),
+            ("sgd", "step"),
+            ("adam", "exponential"),
+            ("adamw", "onecycle"),
+            ("adam", "constant"),
+        ]
+    },
     "log loss": {"objective": {"metric": "val/log_loss", "goal": "minimize"}},
 }
 
@@ -199,6 +234,11 @@ SGD, ADAM, ADAMW = ({"train.optimizer": {name: {}}} for name in ("sgd", "adam", 
 DEAD = {"train.optimizer": {"sgd": {"lr": 1e-6}}, "train.epochs": 4}
 """So slow that the objective never gains; batch norm's biases start at 0 and show it."""
 
+DOUBLING = {"depth": 2, "width": 4, "convs_per_block": 1}
+ONE_STEP = {"train.epochs": 1, "train.batch_size": 64}
+RESNET = {**ONE_STEP, "model": {"resnet": {"weights": WEIGHTS}}}
+RANDOM = {**ONE_STEP, "model": {"resnet": {"weights": "none"}}}
+
 ACTS: dict[str, list[tuple[dict[str, Any], Any]]] = {
     # leaf: (what else is set, its other value); several where a value means another code path.
     "augment.flip_p": [({}, 0.0)],
@@ -217,6 +257,7 @@ ACTS: dict[str, list[tuple[dict[str, Any], Any]]] = {
     "train.precision": [({}, "bf16")],
     "train.label_smoothing": [({}, 0.0)],
     "train.class_weights": [({}, "balanced"), ({"train.class_weights": "balanced"}, "sqrt")],
+    "train.logit_adjustment": [({}, 1.0), ({"train.logit_adjustment": 1.0}, 0.5)],
     "train.ema": [({}, 0.5), ({"train.ema": 0.4}, 0.2)],
     "train.grad_clip": [({}, 0.01), ({"train.grad_clip": 0.01}, 0.02)],
     "train.early_stop": [({**DEAD}, 1), ({**DEAD, "train.early_stop": 1}, 2)],
@@ -244,13 +285,33 @@ ACTS: dict[str, list[tuple[dict[str, Any], Any]]] = {
     "data.channels": [({}, 3)],
     "data.equalize": [({}, "histogram")],
     "data.normalize": [({}, "unit"), ({"data.normalize": "unit"}, "imagenet")],
+    "model.cnn.channels": [({}, [4, 6]), ({"model.cnn": DOUBLING}, [4, 6])],
+    "model.cnn.depth": [({"model.cnn": DOUBLING}, 3)],
+    "model.cnn.width": [({"model.cnn": DOUBLING}, 6)],
+    "model.cnn.convs_per_block": [({}, 2)],
+    "model.cnn.batchnorm": [({}, "none"), ({}, [2])],
     "model.cnn.block_dropout": [({}, 0.3)],
-    "model.cnn.head_dropout": [({}, 0.6)],
     "model.cnn.stem_stride": [({}, 2)],
+    "model.cnn.residual": [({}, True)],
+    "model.cnn.pool": [({}, "flatten")],
+    "model.cnn.head": [({}, [8])],
+    "model.cnn.head_batchnorm": [({"model.cnn.head": [8]}, True)],
+    "model.cnn.head_dropout": [({}, 0.6)],
+    "model.resnet.arch": [(RANDOM, "resnet34")],
+    "model.resnet.weights": [(RESNET, "none")],
+    "model.resnet.stem": [(RANDOM, "small")],
+    "model.resnet.unfreeze": [(RESNET, 1)],
+    "model.resnet.unfreeze_from": [(RESNET, "layer4.1")],
+    "model.resnet.unfreeze_batchnorm": [({**RESNET, "model.resnet.unfreeze": 0}, False)],
+    "model.resnet.body_lr_factor": [(RESNET, 0.1)],
+    "model.resnet.head": [(RESNET, [8])],
+    "model.resnet.head_dropout": [(RESNET, 0.6)],
 }
 
-EXCEPTIONS = {
-    "train.device": "where it trains, not what",
+EXCEPTIONS = {"train.device": "where it trains, not what"}
+"""Of model, augment and train: at most three."""
+
+DATA_ELSEWHERE = {
     "data.source": "tests/unit/data",
     "data.classes": "tests/unit/data",
     "data.labels": "test_votes_are_soft_targets",
@@ -270,9 +331,9 @@ def leaves(section: type[Section], address: str) -> list[str]:
 
 def test_every_leaf_is_listed() -> None:
     schema = leaves(AugmentConfig, "augment") + leaves(TrainConfig, "train")
-    schema += leaves(DataConfig, "data")
-    listed = {name for name in ACTS if not name.startswith("model.")} | set(EXCEPTIONS)
-    assert listed == set(schema)
+    schema += leaves(ModelConfig, "model") + leaves(DataConfig, "data")
+    assert {*ACTS, *EXCEPTIONS, *DATA_ELSEWHERE} == set(schema)
+    assert len(EXCEPTIONS) <= 3
 
 
 @functools.cache
@@ -333,13 +394,13 @@ def test_an_epoch_takes_every_image_exactly_once(monkeypatch: pytest.MonkeyPatch
         size_px=24,
     )
     seen: list[list[int]] = []
-    real = loop.augment
+    real = step.augment
 
     def recording(batch: Tensor, *rest: Any) -> Tensor:
         seen.append(batch[:, 0, 0].tolist())
         return real(batch, *rest)
 
-    monkeypatch.setattr(loop, "augment", recording)
+    monkeypatch.setattr(step, "augment", recording)
     trained({}, data)
     half = len(seen) // 2
     orders = [list(itertools.chain(*seen[:half])), list(itertools.chain(*seen[half:]))]

@@ -24,8 +24,13 @@ from fer_ray.training.checkpoint import (
 )
 from fer_ray.training.ema import Ema
 from fer_ray.training.loop import Training
-from fer_ray.training.loss import class_weights, cross_entropy, mix
-from fer_ray.training.optimizer import build_optimizer, clip_gradients, learning_rate
+from fer_ray.training.loss import Loss, class_weights, cross_entropy, log_prior, mix
+from fer_ray.training.optimizer import (
+    build_optimizer,
+    clip_gradients,
+    learning_rate,
+    set_learning_rate,
+)
 from tests.small import small_config, small_data
 
 # --- loss -----------------------------------------------------------------------------------------
@@ -67,6 +72,37 @@ def test_a_rows_weight_does_not_depend_on_its_batch() -> None:
     assert torch.allclose(
         cross_entropy(logits, labels, 0.0, weight), (weight[labels] * plain).mean()
     )
+
+
+def test_logit_adjustment_is_its_formula_and_favours_rare_classes() -> None:
+    counts = torch.tensor([90, 9, 0])
+    assert log_prior(counts, 0.0) is None
+    shift = log_prior(counts, 2.0)
+    assert shift is not None
+    share = torch.tensor([90.0, 9.0, 1.0]) / 100  # a class without images counts as one
+    assert torch.allclose(shift, 2 * share.log())
+    logits, labels = torch.randn(8, 3), torch.arange(8) % 3
+    loss = Loss(0.0, shift=shift)(logits, labels)
+    adjusted = (logits + 2 * share.log()).log_softmax(1)
+    assert torch.allclose(loss, -adjusted[torch.arange(8), labels].mean())
+    # With the same logits for all, a rare class's own rows pull harder at its logit.
+    even = torch.zeros(2, 3, requires_grad=True)
+    Loss(0.0, shift=log_prior(counts, 1.0))(even, torch.tensor([0, 1])).backward()
+    assert even.grad is not None
+    assert -even.grad[1, 1] > -even.grad[0, 0] > 0
+
+
+def test_the_optimum_under_logit_adjustment_is_the_balanced_posterior() -> None:
+    """Of two classes, 9 to 1, that look alike: plain logits say even, adjusted ones the prior."""
+    labels = torch.tensor([0] * 9 + [1])
+    shift = log_prior(torch.bincount(labels), 1.0)
+    logit = torch.zeros(2, requires_grad=True)
+    optimizer = torch.optim.SGD([logit], lr=1.0)
+    for _ in range(500):
+        optimizer.zero_grad()
+        Loss(0.0, shift=shift)(logit.expand(10, 2), labels).backward()
+        optimizer.step()
+    assert torch.allclose(logit.softmax(0), torch.tensor([0.5, 0.5]), atol=1e-3)
 
 
 def batch() -> tuple[Tensor, Tensor]:
@@ -172,6 +208,58 @@ def test_the_fused_optimizer_is_the_plain_one_in_any_memory_order(name: str) -> 
             steps.step()
     for one, two in zip(ours.parameters(), theirs.parameters(), strict=True):
         assert torch.allclose(one, two, atol=1e-6)
+
+
+DECAY = {
+    "sgd": {"sgd": {"lr": 0.1, "momentum": 0.0, "nesterov": False, "weight_decay": 0.5}},
+    "adam": {"adam": {"lr": 0.1, "weight_decay": 0.5}},
+    "adamw": {"adamw": {"lr": 0.1, "weight_decay": 0.5}},
+}
+
+
+@pytest.mark.parametrize("name", DECAY)
+def test_only_weights_decay_and_neither_batch_norm_nor_biases(name: str) -> None:
+    model = network()
+    optimizer = build_optimizer(model, OptimizerConfig.model_validate(DECAY[name]))
+    before = {key: value.detach().clone() for key, value in model.named_parameters()}
+    with torch.no_grad():
+        for value in model.parameters():
+            value.grad = torch.zeros_like(value)  # what changes now is decay alone
+    optimizer.step()
+    for key, value in model.named_parameters():
+        changed = not torch.equal(value, before[key])
+        assert changed == (key in ("0.weight", "3.weight")), key
+        if changed:
+            assert value.norm() < before[key].norm()
+
+
+class BodyAndHead(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.body = nn.Linear(3, 3)
+        self.head = nn.Linear(3, 3)
+
+
+@pytest.mark.parametrize("name", DECAY)
+def test_the_body_learns_at_its_factor_under_every_schedule(name: str) -> None:
+    config = OptimizerConfig.model_validate({name: {"lr": 0.2}})
+    model = BodyAndHead()
+    optimizer = build_optimizer(model, config, body_lr_factor=0.1)
+    rate = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    assert rate[id(model.body.weight)] == rate[id(model.body.bias)] == pytest.approx(0.02)
+    assert rate[id(model.head.weight)] == rate[id(model.head.bias)] == 0.2
+    set_learning_rate(optimizer, 0.1)  # what a schedule does
+    alike = build_optimizer(twin := BodyAndHead(), config, body_lr_factor=1.0)
+    set_learning_rate(alike, 0.1)
+    for net, steps in ((model, optimizer), (twin, alike)):
+        for value in net.parameters():
+            value.grad = torch.ones_like(value)
+        steps.step()
+    start = BodyAndHead()
+    body, whole = model.body.bias - start.body.bias, twin.body.bias - start.body.bias
+    assert torch.allclose(body, whole * 0.1, rtol=1e-4)
+    assert torch.equal(model.head.weight, twin.head.weight)
 
 
 def test_frozen_parameters_are_left_out() -> None:
@@ -290,7 +378,7 @@ def test_a_checkpoint_is_tensors_and_json_and_no_pickle(checkpoint: Path) -> Non
         lambda data: data[:8] + b"[" + data[9:],
         lambda data: b"words, not a checkpoint",
         lambda data: data.replace(b"fer_ray", b"fer_rax", 1),
-        lambda data: data.replace(b'\\"format\\": 1', b'\\"format\\": 7', 1),
+        lambda data: data.replace(b'\\"format\\": 2', b'\\"format\\": 7', 1),
     ],
 )
 def test_a_damaged_checkpoint_is_a_user_error(checkpoint: Path, damage: Any) -> None:
@@ -299,6 +387,29 @@ def test_a_damaged_checkpoint_is_a_user_error(checkpoint: Path, damage: Any) -> 
     checkpoint.write_bytes(data)
     with pytest.raises(UserError, match="checkpoint"):
         load_checkpoint(checkpoint)
+
+
+def test_one_flipped_bit_anywhere_is_a_user_error(checkpoint: Path) -> None:
+    whole = checkpoint.read_bytes()
+    places = [*range(200), *range(200, len(whole), max(1, len(whole) // 400)), len(whole) - 1]
+    for place in places:
+        data = bytearray(whole)
+        data[place] ^= 1 << place % 8
+        checkpoint.write_bytes(bytes(data))
+        with pytest.raises(UserError, match="checkpoint"):
+            load_checkpoint(checkpoint)
+    checkpoint.write_bytes(whole)
+    load_checkpoint(checkpoint)
+
+
+def test_swapped_tensors_of_one_shape_are_noticed(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "c", {"a": torch.zeros(3), "b": torch.ones(3)}, {"epoch": 1})
+    data = (tmp_path / "c").read_bytes()
+    swapped = data.replace(b'"a"', b'"x"').replace(b'"b"', b'"a"').replace(b'"x"', b'"b"')
+    assert swapped != data
+    (tmp_path / "c").write_bytes(swapped)
+    with pytest.raises(UserError, match="was changed or damaged"):
+        load_checkpoint(tmp_path / "c")
 
 
 def test_a_missing_checkpoint_is_a_user_error(tmp_path: Path) -> None:
