@@ -92,12 +92,15 @@ class Preprocess(nn.Module):
             x = x.expand(-1, self.recipe.channels, -1, -1)
         return x
 
+    def scaled(self, crops: Tensor) -> Tensor:
+        """uint8 crops [N, c, c] to float32 network input [N, C, c, c]."""
+        return self.finish(crops.unsqueeze(1).float() / 255.0)
+
     def centre(self, images: Tensor) -> Tensor:
         """Static uint8 [N, S, S] to float32 network input [N, C, c, c]."""
         margin = (self.recipe.image_size_px - self.recipe.crop_px) // 2
         end = margin + self.recipe.crop_px
-        unit = images[:, margin:end, margin:end].unsqueeze(1).float() / 255.0
-        return self.finish(unit)
+        return self.scaled(images[:, margin:end, margin:end])
 
     def forward(self, images: Tensor) -> Tensor:
         """uint8 [N, H, W] to float32 [N, C, c, c], as every evaluation sees it."""
