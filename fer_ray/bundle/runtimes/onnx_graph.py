@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from fer_ray.bundle.runtimes.engine import require_package
+from fer_ray.errors import UserError
 
 OPSET = 20
 """Of ONNX's own operators; ONNX Runtime reads it from version 1.17 on."""
@@ -41,25 +42,31 @@ def onnx_graph(module: nn.Module, example: Tensor, input_name: str, output_name:
         an `onnx.ModelProto`.
 
     Raises:
-        UserError: not installed.
-        torch.onnx.errors.OnnxExporterError: an operation has no counterpart.
+        UserError: not installed, an operation has no counterpart, or the batch's size is baked in.
     """
     for name in ("onnx", "onnxscript"):
         require_package(name, "onnxruntime")
-    with warnings.catch_warnings(), torch.no_grad(), _quiet():
-        warnings.simplefilter("ignore")
-        program = torch.onnx.export(
-            module,
-            (example,),
-            dynamo=True,
-            opset_version=OPSET,
-            input_names=[input_name],
-            output_names=[output_name],
-            dynamic_shapes=({0: torch.export.Dim("batch")},),
-            verbose=False,
-        )
+    try:
+        with warnings.catch_warnings(), torch.no_grad(), _quiet():
+            warnings.simplefilter("ignore")
+            program = torch.onnx.export(
+                module,
+                (example,),
+                dynamo=True,
+                opset_version=OPSET,
+                input_names=[input_name],
+                output_names=[output_name],
+                dynamic_shapes=({0: torch.export.Dim("batch")},),
+                verbose=False,
+            )
+    except torch.onnx.errors.OnnxExporterError as error:
+        cause = str(error.__cause__ or error).strip().splitlines()[0][:300]
+        raise UserError(f"this network has no form in ONNX: {cause}") from error
     assert program is not None
-    return program.model_proto
+    graph = program.model_proto
+    if not graph.graph.input[0].type.tensor_type.shape.dim[0].dim_param:
+        raise UserError("this network has no form in ONNX: the exporter fixed its batch size")
+    return graph
 
 
 @contextlib.contextmanager
