@@ -15,6 +15,7 @@ from fer_ray.config.space import SearchSpace, load_config, load_space
 from fer_ray.errors import UserError
 
 if TYPE_CHECKING:
+    from fer_ray.bundle.export import Exported
     from fer_ray.bundle.load import Bundle
     from fer_ray.bundle.predictor import Predictor
     from fer_ray.data.checking import CheckReport
@@ -257,12 +258,6 @@ def resume_train(
     return report
 
 
-def _set_threads(num_threads: int | None) -> None:
-    import torch
-
-    torch.set_num_threads(num_threads or os.cpu_count() or 1)
-
-
 def tune(
     space: str | Path,
     *,
@@ -292,19 +287,64 @@ def tune(
 
 
 def load_predictor(
-    bundle: str | None = None, *, precision: str = "auto", num_threads: int | None = None
+    bundle: str | None = None,
+    *,
+    precision: str = "auto",
+    runtime: str = "auto",
+    views: str = "single",
+    num_threads: int | None = None,
+    expected_images: int | None = None,
 ) -> Predictor:
     """Load a bundle, a run's best, or the shipped model, checked and made fast.
 
+    Args:
+        bundle: a directory; the shipped model where it is None.
+        precision: `auto`, `fp32` or `bf16`.
+        runtime: `auto`, `torch`, `openvino` or `onnxruntime`.
+        views: `single`, `flip` or `ten_crop`.
+        num_threads: of the network; all cores where it is None.
+        expected_images: how many there are to classify, where that is known.
+
     Raises:
         BundleError: anything about it is wrong.
+        UserError: an unknown word, or a runtime that is not installed or cannot compute so here.
     """
     from fer_ray.bundle.predictor import Predictor
 
-    if precision not in ("auto", "fp32", "bf16"):
-        raise UserError(f"precision is auto, fp32 or bf16, but got {precision!r}")
-    _set_threads(num_threads)
-    return Predictor(load_bundle(bundle), precision)
+    return Predictor(
+        load_bundle(bundle),
+        precision,
+        runtime=runtime,
+        views=views,
+        num_threads=num_threads or os.cpu_count() or 1,
+        expected_images=expected_images,
+    )
+
+
+def export(bundle: Bundle, out: str | Path, *, format: str = "onnx") -> Exported:  # noqa: A002 - as the option
+    """Write a bundle as one ONNX file with its preprocessing, calibration and labels inside.
+
+    Raises:
+        UserError: an unknown format, the extra is not installed, or ONNX cannot say the network.
+        OutputExistsError: `out` is there.
+        BundleError: ONNX Runtime answers differently; nothing is kept.
+    """
+    from fer_ray.bundle.export import FORMATS, export_onnx
+
+    if format not in FORMATS:
+        raise UserError(f"format is {', '.join(FORMATS)}, but got {format!r}")
+    return export_onnx(bundle, Path(out))
+
+
+def count_images(data: str | Path, split: str) -> int:
+    """Images of a split of a prepared data set, by its record: no file of the split is opened.
+
+    Raises:
+        DataError: no prepared data set.
+    """
+    from fer_ray.data.prepared import open_prepared
+
+    return open_prepared(Path(data)).count(split)
 
 
 def load_bundle(bundle: str | None = None) -> Bundle:
@@ -320,7 +360,7 @@ def load_bundle(bundle: str | None = None) -> Bundle:
 
 
 def evaluate(
-    predictor: Predictor, data: str | Path, *, split: str = "validation", flip: bool = False
+    predictor: Predictor, data: str | Path, *, split: str = "validation", views: str = "single"
 ) -> dict[str, Any]:
     """Every figure of a bundle on a split of a prepared data set.
 
@@ -330,10 +370,11 @@ def evaluate(
         predictor: the bundle at work.
         data: a prepared data set.
         split: `validation` or `test`.
-        flip: average each image's logits with its mirror image's.
+        views: `flip` and `ten_crop` give the figures with and without.
 
     Returns:
-        see `fer_ray.evaluation.evaluate.figures`; with `split`, `test_openings` and `flip`.
+        see `fer_ray.evaluation.evaluate.figures`; with `split`, `test_openings`, `views`,
+        `inference`, and the figures of a `single` view where there were more.
 
     Raises:
         DataError: no such data or split, or the data's classes are not the bundle's.
@@ -342,7 +383,14 @@ def evaluate(
 
     if split not in ("validation", "test"):
         raise UserError(f"split is validation or test, but got {split!r}")
-    return evaluate_split(predictor, Path(data), split, flip=flip)
+    return evaluate_split(predictor, Path(data), split, views=views)
+
+
+def count_files(sources: Sequence[str]) -> int | None:
+    """Images in folders and files; None beyond a hundred thousand, or where nobody knows."""
+    from fer_ray.score.listing import count_up_to
+
+    return count_up_to(sources, 100_000)
 
 
 def predict(
@@ -397,6 +445,7 @@ def serve(
     port: int = 8000,
     replicas: int = 1,
     precision: str = "auto",
+    runtime: str = "auto",
     num_threads: int | None = None,
     allow_open: bool = False,
     on_ready: Callable[[Endpoint], None] | None = None,
@@ -409,7 +458,8 @@ def serve(
         port: of that host.
         replicas: processes with the model.
         precision: `auto`, `fp32` or `bf16`.
-        num_threads: of torch in each replica; all cores, shared out, where it is None.
+        runtime: `auto`, `torch`, `openvino` or `onnxruntime`; each replica chooses for itself.
+        num_threads: of the network in each replica; all cores, shared out, where it is None.
         allow_open: let other machines in, without authentication.
         on_ready: told once the endpoint answers.
 
@@ -424,6 +474,6 @@ def serve(
     if precision not in ("auto", "fp32", "bf16"):
         raise UserError(f"precision is auto, fp32 or bf16, but got {precision!r}")
     threads = num_threads or max(1, (os.cpu_count() or 1) // max(1, replicas))
-    asked = Endpoint(host, port, replicas, precision, threads)
+    asked = Endpoint(host, port, replicas, precision, threads, runtime)
     endpoint = check_endpoint(asked, allow_open=allow_open)
     serve_until_stopped(bundle, endpoint, lambda: on_ready(endpoint) if on_ready else None)

@@ -9,25 +9,37 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torch import Tensor, nn
 
 from fer_ray.bundle.load import Bundle
-from fer_ray.errors import BundleError
+from fer_ray.bundle.runtimes import choice
+from fer_ray.bundle.runtimes.engine import (
+    PRECISIONS,
+    RUNTIMES,
+    CropsToLogits,
+    Engine,
+    fold_batchnorm,
+)
+from fer_ray.bundle.runtimes.torch_engine import BATCH_SIZE, TorchEngine
+from fer_ray.errors import BundleError, UserError
 from fer_ray.images.decode import Decoded, decode
 from fer_ray.images.preprocess import Preprocess
-from fer_ray.models.inference import (
-    evaluating,
-    in_channels_last,
-    resolve_device,
-    resolve_precision,
-)
+from fer_ray.images.views import check_views, crops_of
+from fer_ray.models.inference import resolve_device
 
-BATCH_SIZE = 32
-"""Images a forward pass on a CPU; larger batches leave its cache and are slower."""
+__all__ = ["AGREEMENT", "BATCH_SIZE", "Predictions", "Predictor", "fold_batchnorm"]
 
-AGREEMENT = {"fp32": 1.0e-3, "bf16": 0.05}
-"""Largest difference of a golden probability after folding and rounding to a precision."""
+AGREEMENT = {
+    ("torch", "fp32"): 1.0e-3,
+    ("openvino", "fp32"): 1.0e-3,
+    ("onnxruntime", "fp32"): 1.0e-3,
+    ("torch", "bf16"): 0.05,
+    ("openvino", "bf16"): 0.05,
+}
+"""Largest difference of a golden probability from the one the bundle was saved with.
+
+In fp32 what another processor rounds differently; in bf16 eight bits instead of 24 in each layer.
+"""
 
 
 @dataclass(frozen=True)
@@ -71,34 +83,99 @@ class Predictions:
 
 
 class Predictor:
-    """A bundle made fast: batch norm folded, channels_last, bf16 where native.
+    """A bundle at work in the runtime that was asked for, or in the fastest.
 
     Args:
         bundle: checked.
-        precision: `auto`, `fp32` (reproducible everywhere) or `bf16`.
+        precision: `auto`, `fp32` (reproducible everywhere: torch unless a runtime is named) or
+            `bf16`.
         device: `auto`, `cpu`, `cuda` or `mps`.
+        runtime: `auto`, `torch`, `openvino` or `onnxruntime`.
+        views: what `predict` averages over; see `fer_ray.images.views`.
+        num_threads: of the network; torch's is a setting of the process. Torch's present one where
+            it is None.
+        expected_images: how many there are to classify, where that is known: for few of them
+            `auto` stays with torch.
 
     Raises:
+        UserError: an unknown word, or a runtime that is not installed or cannot compute so here.
         BundleError: the fast form does not agree with the golden answers.
     """
 
-    def __init__(self, bundle: Bundle, precision: str = "auto", device: str = "auto") -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        precision: str = "auto",
+        device: str = "auto",
+        *,
+        runtime: str = "auto",
+        views: str = "single",
+        num_threads: int | None = None,
+        expected_images: int | None = None,
+    ) -> None:
+        recipe = bundle.contents.recipe
+        if runtime not in ("auto", *RUNTIMES):
+            raise UserError(f"runtime is auto, {', '.join(RUNTIMES)}, but got {runtime!r}")
+        if precision not in PRECISIONS:
+            raise UserError(f"precision is {', '.join(PRECISIONS)}, but got {precision!r}")
         self.bundle = bundle
         self.class_names = bundle.contents.class_names
-        self.device = resolve_device(device)
-        self.precision = resolve_precision(precision, self.device)
-        self.runtime = "torch"
-        self.preprocess = Preprocess(bundle.contents.recipe)
-        self._dtype = torch.bfloat16 if self.precision == "bf16" else torch.float32
-        model = fold_batchnorm(copy.deepcopy(bundle.model).eval())
-        self.model = in_channels_last(model.to(self.device, self._dtype))
+        self.views = check_views(views, recipe.image_size_px, recipe.crop_px)
+        # The other runtimes compute on the CPU alone.
+        on_cpu = device == "auto" and runtime in ("openvino", "onnxruntime")
+        self.device = resolve_device("cpu" if on_cpu else device)
+        self.num_threads = num_threads or torch.get_num_threads()
+        if num_threads is not None:
+            torch.set_num_threads(num_threads)
+        self.preprocess = Preprocess(recipe)
         self._temperature = bundle.contents.calibration.temperature
-        self._check()
+        model = fold_batchnorm(copy.deepcopy(bundle.model).eval())
+        num_views = {"single": 1, "flip": 2, "ten_crop": 10}[self.views]
+        job = choice.Job(
+            runtime,
+            precision,
+            self.device,
+            self.num_threads,
+            None if expected_images is None else expected_images * num_views,
+        )
+        self._choice = choice.choose(
+            CropsToLogits(model, self.preprocess), job, self._golden_crops(), self._check
+        )
+        self._engine = self._choice.engine
+        self.runtime = self._engine.runtime
+        self.precision = self._engine.precision
+        self.batch_size = self._engine.batch_size
+
+    @property
+    def model(self) -> nn.Module:
+        """Torch's network with batch norm folded; only in torch."""
+        assert isinstance(self._engine, TorchEngine)
+        return self._engine.model
 
     @property
     def source_px(self) -> int:
         """Side at which images are decoded."""
         return self.bundle.contents.recipe.source_px
+
+    @property
+    def inference(self) -> dict[str, Any]:
+        """How it computes and why so: runtime, precision, versions, what was measured."""
+        return {
+            **choice.as_dict(self._choice),
+            "device": str(self.device),
+            "num_threads": self.num_threads,
+            "views": self.views,
+        }
+
+    @property
+    def title(self) -> str:
+        """The choice and its reason, in one line."""
+        version = self._choice.versions[self.runtime]
+        views = "" if self.views == "single" else f", views {self.views}"
+        return (
+            f"{self.runtime} {version} in {self.precision} on {self.device}, "
+            f"{self.num_threads} threads{views} ({self._choice.reason})"
+        )
 
     def decode(self, data: bytes) -> Decoded:
         """Decode one file as this network wants it.
@@ -109,55 +186,55 @@ class Predictor:
         return decode(data, self.source_px)
 
     def logits(
-        self, images: npt.NDArray[np.uint8], *, flip: bool = False
+        self, images: npt.NDArray[np.uint8], *, views: str | None = None, flip: bool = False
     ) -> npt.NDArray[np.float32]:
-        """Raw network output.
+        """Raw network output, averaged over the views.
 
         Args:
             images: uint8 [N, H, W], 0-255, decoded at `source_px`.
-            flip: average each image's logits with its mirror image's.
+            views: others than the Predictor's own.
+            flip: the same as `views="flip"`.
 
         Returns:
             float32 [N, C].
+
+        Raises:
+            UserError: views that such images do not have.
         """
+        recipe = self.bundle.contents.recipe
+        wanted = "flip" if flip else views or self.views
+        check_views(wanted, recipe.image_size_px, recipe.crop_px)
         parts = [np.zeros((0, len(self.class_names)), np.float32)]
-        with evaluating(self.model):
-            for start in range(0, len(images), BATCH_SIZE):
-                chunk = torch.from_numpy(images[start : start + BATCH_SIZE]).to(self.device)
-                x = self.preprocess(chunk).to(self._dtype, memory_format=torch.channels_last)
-                logits = self.model(x).float()
-                if flip:
-                    logits = (logits + self.model(x.flip(-1)).float()) / 2
-                parts.append(logits.cpu().numpy())
+        for start in range(0, len(images), self.batch_size):
+            chunk = torch.from_numpy(images[start : start + self.batch_size]).to(self.device)
+            crops = crops_of(self.preprocess.static(chunk), recipe.crop_px, wanted)
+            answers = [self._engine.logits(crop) for crop in crops]
+            mean = answers[0] if len(crops) == 1 else torch.stack(answers).mean(0)
+            parts.append(mean.numpy())
         return np.concatenate(parts)
 
     def predict(self, images: npt.NDArray[np.uint8]) -> Predictions:
         """Classify images, uint8 [N, H, W] decoded at `source_px`."""
-        scaled = torch.from_numpy(self.logits(images)) / self._temperature
-        probabilities = scaled.softmax(1).numpy()
+        probabilities = self._probabilities(torch.from_numpy(self.logits(images)))
         threshold = self.bundle.contents.calibration.threshold
         return Predictions(probabilities, self.class_names, threshold)
 
-    def _check(self) -> None:
-        expected = (self.bundle.golden_logits / self._temperature).softmax(1).numpy()
-        actual = self.predict(self.bundle.golden_images.numpy()).probabilities
+    def _probabilities(self, logits: Tensor) -> npt.NDArray[np.float32]:
+        return np.asarray((logits / self._temperature).softmax(1).numpy(), dtype=np.float32)
+
+    def _golden_crops(self) -> Tensor:
+        static = self.preprocess.static(self.bundle.golden_images)
+        return crops_of(static, self.bundle.contents.recipe.crop_px, "single")[0]
+
+    def _check(self, engine: Engine) -> None:
+        """Compare with what the bundle was saved with."""
+        expected = self._probabilities(self.bundle.golden_logits)
+        actual = self._probabilities(engine.logits(self._golden_crops()))
         difference = float(np.abs(actual - expected).max())
-        if not difference <= AGREEMENT[self.precision]:
+        tolerance = AGREEMENT[engine.runtime, engine.precision]
+        if not difference <= tolerance:
             raise BundleError(
-                f"in {self.precision} the golden probabilities differ by {difference:.2g}; "
-                f"at most {AGREEMENT[self.precision]:g} is rounding",
+                f"in {engine.runtime} and {engine.precision} the golden probabilities differ by "
+                f"{difference:.2g}; at most {tolerance:g} is rounding",
                 "Use --precision fp32.",
             )
-
-
-def fold_batchnorm(model: nn.Module) -> nn.Module:
-    """Fold each batch norm that follows a convolution into it, in place, for evaluation."""
-    previous_name, previous = "", None
-    for name, child in list(model.named_children()):
-        if isinstance(child, nn.BatchNorm2d) and isinstance(previous, nn.Conv2d):
-            setattr(model, previous_name, fuse_conv_bn_eval(previous, child))
-            setattr(model, name, nn.Identity())
-        else:
-            fold_batchnorm(child)
-        previous_name, previous = name, child
-    return model

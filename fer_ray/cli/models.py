@@ -12,11 +12,13 @@ from fer_ray.cli.output import (
     Json,
     Overrides,
     Precision,
+    Runtime,
+    Views,
     percent,
     result,
     result_json,
     say,
-    say_bundle,
+    say_predictor,
 )
 
 if TYPE_CHECKING:
@@ -79,21 +81,30 @@ def evaluate(
     bundle: Annotated[str | None, typer.Argument(metavar="[BUNDLE|RUN]")] = None,
     data: Annotated[Path, typer.Option(help="A prepared data set.")] = Path("data/fer2013"),
     split: Annotated[str, typer.Option(help="validation or test.")] = "validation",
-    flip: Annotated[bool, typer.Option(help="Average each image with its mirror.")] = False,
+    views: Views = "single",
     precision: Precision = "auto",
+    runtime: Runtime = "auto",
     json: Json = False,
 ) -> None:
     """Every figure of a bundle on a split: fer-ray evaluate runs/cnn --data data/fer2013"""
     from fer_ray import api
 
-    predictor = api.load_predictor(bundle, precision=precision)
-    say_bundle(predictor.bundle)
-    figures = api.evaluate(predictor, data, split=split, flip=flip)
+    predictor = api.load_predictor(
+        bundle,
+        precision=precision,
+        runtime=runtime,
+        views=views,
+        expected_images=api.count_images(data, split),
+    )
+    say_predictor(predictor)
+    figures = api.evaluate(predictor, data, split=split, views=views)
     if json:
         result_json(figures)
         return
     for line in _figure_lines(figures):
         result(line)
+    if "single" in figures:
+        result(f"without {views}: accuracy {percent(figures['single']['accuracy'])}")
 
 
 def _figure_lines(figures: dict[str, Any]) -> list[str]:
@@ -129,14 +140,18 @@ def predict(
     bundle: BundleOption = None,
     top_k: Annotated[int | None, typer.Option(min=1, help="Default: all classes.")] = None,
     precision: Precision = "auto",
+    runtime: Runtime = "auto",
+    views: Views = "single",
     json: Json = False,
 ) -> None:
     """Classify a few images, now, without Ray: fer-ray predict face.jpg"""
     from fer_ray import api
     from fer_ray.errors import NothingSucceededError
 
-    predictor = api.load_predictor(bundle, precision=precision)
-    say_bundle(predictor.bundle)
+    predictor = api.load_predictor(
+        bundle, precision=precision, runtime=runtime, views=views, expected_images=len(images)
+    )
+    say_predictor(predictor)
     answers = api.predict(predictor, images, top_k=top_k)
     for answer in answers:
         if json:

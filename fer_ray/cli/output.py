@@ -9,6 +9,7 @@ import typer
 
 if TYPE_CHECKING:
     from fer_ray.bundle.load import Bundle
+    from fer_ray.bundle.predictor import Predictor
 
 Overrides = Annotated[
     list[str] | None,
@@ -20,6 +21,16 @@ BundleOption = Annotated[
 ]
 Precision = Annotated[
     str, typer.Option(help="auto, fp32 (reproducible everywhere) or bf16.", metavar="P")
+]
+Runtime = Annotated[
+    str,
+    typer.Option(
+        help="auto (the fastest that agrees), torch, openvino or onnxruntime.", metavar="R"
+    ),
+]
+Views = Annotated[
+    str,
+    typer.Option(help="single, flip or ten_crop: views of an image to average.", metavar="V"),
 ]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document a line on stdout.")]
 
@@ -44,6 +55,12 @@ def say_bundle(bundle: Bundle) -> None:
     say(f"bundle: {bundle.title}")
     for warning in bundle.warnings:
         say(f"warning: {warning}")
+
+
+def say_predictor(predictor: Predictor) -> None:
+    """Which bundle is at work, in which runtime and why."""
+    say_bundle(predictor.bundle)
+    say(f"runtime: {predictor.title}")
 
 
 def percent(value: float) -> str:

@@ -7,7 +7,17 @@ from typing import Annotated
 
 import typer
 
-from fer_ray.cli.output import BundleOption, Json, Precision, result, result_json, say, say_bundle
+from fer_ray.cli.output import (
+    BundleOption,
+    Json,
+    Precision,
+    Runtime,
+    Views,
+    result,
+    result_json,
+    say,
+    say_predictor,
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -19,6 +29,8 @@ def score(
     out: Annotated[Path, typer.Option(help="The new directory of Parquet files.")],
     bundle: BundleOption = None,
     precision: Precision = "auto",
+    runtime: Runtime = "auto",
+    views: Views = "single",
     overwrite: Annotated[bool, typer.Option(help="Delete an earlier job in DIR first.")] = False,
     json: Json = False,
 ) -> None:
@@ -27,9 +39,14 @@ def score(
 
     from fer_ray import api
 
-    predictor = api.load_predictor(bundle, precision=precision)
-    say_bundle(predictor.bundle)
-    say(f"runtime: {predictor.runtime}, {predictor.precision} on {predictor.device}")
+    predictor = api.load_predictor(
+        bundle,
+        precision=precision,
+        runtime=runtime,
+        views=views,
+        expected_images=api.count_files(sources),
+    )
+    say_predictor(predictor)
     report = api.score(
         sources,
         out,

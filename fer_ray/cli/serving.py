@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fer_ray.cli.output import BundleOption, Precision, result, say, say_bundle
+from fer_ray.cli.output import BundleOption, Precision, Runtime, result, say, say_bundle
 
 if TYPE_CHECKING:
     from fer_ray.serve.endpoint import Endpoint
@@ -22,8 +22,9 @@ def serve(
     port: Annotated[int, typer.Option(help="1..65535.")] = 8000,
     replicas: Annotated[int, typer.Option(help="Processes with the model.")] = 1,
     precision: Precision = "auto",
+    runtime: Runtime = "auto",
     threads: Annotated[
-        int | None, typer.Option(help="Of torch in each replica; default all cores, shared.")
+        int | None, typer.Option(help="Of the network in each replica; default all cores, shared.")
     ] = None,
     insecure_no_auth: Annotated[
         bool, typer.Option("--insecure-no-auth", help="Let everyone in who reaches the host.")
@@ -40,6 +41,7 @@ def serve(
         port=port,
         replicas=replicas,
         precision=precision,
+        runtime=runtime,
         num_threads=threads,
         allow_open=insecure_no_auth,
         on_ready=_say_ready,

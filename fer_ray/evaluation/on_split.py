@@ -11,7 +11,7 @@ from fer_ray.errors import DataError
 from fer_ray.evaluation.evaluate import figures
 
 
-def evaluate_split(predictor: Predictor, data: Path, split: str, *, flip: bool) -> dict[str, Any]:
+def evaluate_split(predictor: Predictor, data: Path, split: str, *, views: str) -> dict[str, Any]:
     """Every figure of a bundle on a split; see `fer_ray.api.evaluate`.
 
     Raises:
@@ -31,6 +31,17 @@ def evaluate_split(predictor: Predictor, data: Path, split: str, *, flip: bool) 
             f"the data have the classes {', '.join(names)}, "
             f"but the bundle {', '.join(contents.class_names)}"
         )
-    logits = predictor.logits(images.images, flip=flip)
-    result = figures(logits, images.labels, names, contents.calibration.temperature)
-    return {"split": split, "flip": flip, "test_openings": openings, **result}
+    temperature = contents.calibration.temperature
+    single = figures(
+        predictor.logits(images.images, views="single"), images.labels, names, temperature
+    )
+    document = {
+        "split": split,
+        "views": views,
+        "test_openings": openings,
+        "inference": predictor.inference,
+    }
+    if views == "single":
+        return {**document, **single}
+    logits = predictor.logits(images.images, views=views)
+    return {**document, **figures(logits, images.labels, names, temperature), "single": single}

@@ -42,7 +42,7 @@ def clahe(images: Tensor, clip_limit: float = CLIP_LIMIT, tiles: int = TILES) ->
     histogram = _clip(_histograms(padded, tiles), max(1, int(clip_limit * area / _LEVELS)))
     scale = torch.full((), (_LEVELS - 1) / area, dtype=torch.float32, device=images.device)
     table = (histogram.cumsum(1).float() * scale).round_().clamp_(0, _LEVELS - 1)
-    table = table.reshape(len(images), tiles, tiles, _LEVELS)
+    table = table.reshape(images.shape[0], tiles, tiles, _LEVELS)
     return _interpolate(images, table, tile_height, tile_width)
 
 
@@ -75,7 +75,7 @@ def _histograms(padded: Tensor, tiles: int) -> Tensor:
     by_tile = padded.reshape(count, tiles, height // tiles, tiles, width // tiles)
     area = height * width // (tiles * tiles)
     values = by_tile.permute(0, 1, 3, 2, 4).reshape(count * tiles * tiles, area).long()
-    histogram = torch.zeros(len(values), _LEVELS, dtype=torch.int32, device=padded.device)
+    histogram = torch.zeros(values.shape[0], _LEVELS, dtype=torch.int32, device=padded.device)
     one = torch.ones((), dtype=torch.int32, device=padded.device)
     return histogram.scatter_add_(1, values, one.expand_as(values))
 
@@ -84,7 +84,8 @@ def _clip(histogram: Tensor, limit: int) -> Tensor:
     """Cut each histogram at `limit` and spread what was cut; the rest at even steps."""
     clipped = (histogram - limit).clamp_(min=0).sum(1, keepdim=True)
     spread, rest = clipped // _LEVELS, clipped % _LEVELS
-    step = (_LEVELS // rest.clamp(min=1)).clamp_(min=1)
+    levels = torch.full_like(rest, _LEVELS)  # ONNX divides tensors, not a number by a tensor
+    step = (levels // rest.clamp(min=1)).clamp_(min=1)
     level = torch.arange(_LEVELS, device=histogram.device)
     extra = (level % step == 0) & (level // step < rest)
     return histogram.clamp(max=limit) + spread + extra

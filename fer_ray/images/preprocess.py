@@ -81,6 +81,8 @@ class Preprocess(nn.Module):
             images = smooth.squeeze(1).round_().clamp_(0, 255).to(torch.uint8)
         if self.recipe.equalize != "none":
             equalize = {"histogram": equalize_histogram, "clahe": clahe}[self.recipe.equalize]
+            if torch.compiler.is_exporting() or _is_traced():
+                return equalize(images)  # a graph's batch has no size yet to be cut into parts
             parts = torch.split(images, _EQUALIZED_AT_ONCE)
             images = torch.cat([equalize(part) for part in parts])
         return images
@@ -92,16 +94,24 @@ class Preprocess(nn.Module):
             x = x.expand(-1, self.recipe.channels, -1, -1)
         return x
 
+    def scaled(self, crops: Tensor) -> Tensor:
+        """uint8 crops [N, c, c] to float32 network input [N, C, c, c]."""
+        return self.finish(crops.unsqueeze(1).float() / 255.0)
+
     def centre(self, images: Tensor) -> Tensor:
         """Static uint8 [N, S, S] to float32 network input [N, C, c, c]."""
         margin = (self.recipe.image_size_px - self.recipe.crop_px) // 2
         end = margin + self.recipe.crop_px
-        unit = images[:, margin:end, margin:end].unsqueeze(1).float() / 255.0
-        return self.finish(unit)
+        return self.scaled(images[:, margin:end, margin:end])
 
     def forward(self, images: Tensor) -> Tensor:
         """uint8 [N, H, W] to float32 [N, C, c, c], as every evaluation sees it."""
         return self.centre(self.static(images))
+
+
+def _is_traced() -> bool:
+    """Whether the tracer runs that OpenVINO converts with (torch does not type this)."""
+    return bool(torch.jit.is_tracing())  # type: ignore[attr-defined,no-untyped-call]
 
 
 def equalize_histogram(images: Tensor) -> Tensor:

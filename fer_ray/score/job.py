@@ -179,6 +179,7 @@ def _metadata(predictor: Predictor) -> dict[str, Any]:
         "labels": list(predictor.class_names),
         "runtime": predictor.runtime,
         "precision": predictor.precision,
+        "inference": predictor.inference,
         "fer_ray": __version__,
         "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }

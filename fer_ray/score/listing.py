@@ -53,6 +53,20 @@ def list_images(sources: Sequence[str]) -> Listing:
     return Listing(tuple(sorted(paths)), skipped)
 
 
+def count_up_to(sources: Sequence[str], limit: int) -> int | None:
+    """Roughly how many images the sources hold; None where there are more, or nobody knows."""
+    count = 0
+    for source in sources:
+        place = Path(source)
+        if not place.exists():
+            return None
+        for path in _walk(place) if place.is_dir() else (place,):
+            count += path.suffix.lower() in SUFFIXES or path == place
+            if count > limit:
+                return None
+    return count
+
+
 def _walk(folder: Path) -> Iterator[Path]:
     """Files below a folder; links to folders are not followed, so there are no circles."""
     for parent, folders, files in os.walk(folder, followlinks=False):

@@ -112,6 +112,7 @@ def _card(classifier: Classifier) -> dict[str, Any]:
         "runtime": predictor.runtime,
         "precision": predictor.precision,
         "device": str(predictor.device),
+        "inference": predictor.inference,
     }
 
 

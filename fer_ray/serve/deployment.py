@@ -32,7 +32,12 @@ class Replica:
         logging.getLogger("ray.serve").setLevel(logging.WARNING)
         if options.shares_port:
             share_port()
-        predictor = Predictor(load_bundle(options.bundle), options.precision)
+        predictor = Predictor(
+            load_bundle(options.bundle),
+            options.precision,
+            runtime=options.runtime,
+            num_threads=options.num_threads,
+        )
         self._slot = Slot(Classifier(predictor, options.num_threads))
 
     def __serve_build_asgi_app__(self) -> FastAPI:

@@ -7,7 +7,7 @@ import errno
 import ipaddress
 import secrets
 import socket
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fer_ray.errors import UserError
@@ -25,7 +25,8 @@ class Endpoint:
         port: 1..65535.
         num_replicas: processes with the model.
         precision: `auto`, `fp32` or `bf16`.
-        num_threads: of torch and of decoding, in each replica.
+        num_threads: of the network and of decoding, in each replica.
+        runtime: `auto`, `torch`, `openvino` or `onnxruntime`.
     """
 
     host: str
@@ -33,6 +34,7 @@ class Endpoint:
     num_replicas: int
     precision: str
     num_threads: int
+    runtime: str = "auto"
 
     @property
     def is_direct(self) -> bool:
@@ -58,14 +60,16 @@ class ReplicaOptions:
     Attributes:
         bundle: its directory, absolute.
         precision: `auto`, `fp32` or `bf16`.
-        num_threads: of torch and of decoding.
+        num_threads: of the network and of decoding.
         shares_port: bind so that a successor can take over the port at once (direct ingress).
+        runtime: `auto`, `torch`, `openvino` or `onnxruntime`.
     """
 
     bundle: Path
     precision: str
     num_threads: int
     shares_port: bool
+    runtime: str = "auto"
 
 
 def check_endpoint(endpoint: Endpoint, *, allow_open: bool) -> Endpoint:
@@ -102,9 +106,7 @@ def check_endpoint(endpoint: Endpoint, *, allow_open: bool) -> Endpoint:
             probe.bind(address)
         except OSError as error:
             raise _port_error(endpoint, error) from error
-    return Endpoint(
-        host, endpoint.port, endpoint.num_replicas, endpoint.precision, endpoint.num_threads
-    )
+    return replace(endpoint, host=host)
 
 
 def free_port(host: str) -> int:

@@ -154,6 +154,7 @@ class ModelCard(_Document):
     runtime: str
     precision: str
     device: str
+    inference: dict[str, Any]
 
 
 class Models(_Document):

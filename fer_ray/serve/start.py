@@ -115,7 +115,11 @@ def _deploy(bundle: Bundle, endpoint: Endpoint) -> None:
     # In direct mode Serve's proxy starts all the same: out of the way, on loopback.
     proxy_port = free_port(endpoint.host) if endpoint.is_direct else endpoint.port
     options = ReplicaOptions(
-        bundle.path.resolve(), endpoint.precision, endpoint.num_threads, endpoint.is_direct
+        bundle.path.resolve(),
+        endpoint.precision,
+        endpoint.num_threads,
+        endpoint.is_direct,
+        endpoint.runtime,
     )
     deploy(options, endpoint.host, proxy_port, endpoint.num_replicas)
 

@@ -104,3 +104,36 @@ def test_help_is_quick_and_lists_the_verbs(folder: Path) -> None:
         check=True,
     )
     assert loaded.stdout.strip() == "set()"
+
+
+def test_how_it_was_computed_is_said_and_recorded(folder: Path) -> None:
+    words = ("evaluate", "run", "--data", "prepared", "--views", "flip", "--runtime", "openvino")
+    done = subprocess.run(
+        [FER_RAY, *words, "--precision", "fp32", "--json"],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "runtime: openvino " in done.stderr
+    assert "views flip (asked for)" in done.stderr
+    figures = json.loads(done.stdout)
+    assert figures["views"] == "flip"
+    assert figures["inference"]["runtime"] == "openvino"
+    assert set(figures["inference"]["versions"]) == {"torch", "openvino"}
+    plain = json.loads(
+        fer_ray(folder, "evaluate", "run", "--data", "prepared", "--precision", "fp32", "--json")
+    )
+    assert figures["single"]["confusion"] == plain["confusion"]
+    assert figures["log_loss"] != plain["log_loss"]
+    fer_ray(folder, "score", "faces/test", "--out", "few", "--bundle", "run")
+    manifest = json.loads((folder / "few" / "_manifest.json").read_text())
+    assert manifest["inference"]["runtime"] == "torch"
+    assert "would cost more than it gains" in manifest["inference"]["reason"]
+
+
+def test_export_is_one_checked_file(folder: Path) -> None:
+    told = json.loads(fer_ray(folder, "export", "run", "--out", "e2e.onnx", "--json"))
+    assert told["images"] == ["batch", 48, 48]
+    assert told["max_difference"] <= 1e-4
+    assert (folder / "e2e.onnx").stat().st_size == told["bytes"]
