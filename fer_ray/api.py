@@ -117,7 +117,8 @@ def check_data(
     from fer_ray.data.checking import check_prepared
     from fer_ray.data.cleaning import write_cleaned
     from fer_ray.data.prepared import open_prepared
-    from fer_ray.report.data_page import require_replaceable, write_data_page
+    from fer_ray.report.data_page import COMMAND, write_data_page
+    from fer_ray.report.page import require_replaceable
     from fer_ray.store import require_absent
 
     if (drop_leaks or drop_duplicates) != (out is not None):
@@ -130,7 +131,7 @@ def check_data(
     previewed = check(config).base if config is not None else None
     prepared = open_prepared(Path(data))
     if html is not None:
-        require_replaceable(Path(html))
+        require_replaceable(Path(html), COMMAND)
     if out is not None:
         require_absent(Path(out), "the cleaned data set", "Choose another --out.")
     report = check_prepared(prepared)
