@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fer_ray.bundle.manifest import METRICS
 from fer_ray.config.schema import Config
 from fer_ray.data.loading import (
     TrainingData,
@@ -24,6 +25,7 @@ from fer_ray.evaluation.packing import pack
 from fer_ray.models.weights import resnet_state
 from fer_ray.ray_session import ray_session
 from fer_ray.runs import RunDirectory
+from fer_ray.store import read_json
 from fer_ray.training.loop import EpochResult, Training
 
 
@@ -35,11 +37,13 @@ class TrainReport:
         path: the run.
         bundle_id: of its bundle, at `path`/best.
         curve: the epochs.
+        validation: the bundle's figures, in fp32.
     """
 
     path: Path
     bundle_id: str
     curve: list[dict[str, Any]]
+    validation: dict[str, Any]
 
 
 def train_run(
@@ -89,7 +93,8 @@ def train_run(
         data_name=source_name(config.data),
     )
     run.point_best(0)
-    return TrainReport(run.path, bundle_id, curve)
+    metrics = read_json(run.bundle(0) / METRICS)
+    return TrainReport(run.path, bundle_id, curve, metrics["validation"])
 
 
 def _train_here(
