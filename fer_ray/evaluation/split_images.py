@@ -104,6 +104,13 @@ def read_split_images(
                 f"{', '.join(mapping.names)}, the other {', '.join(other.names)}, made of "
                 "the data's in another way",
             )
+        wanted_px = bundle.contents.recipe.source_px
+        if wanted_px != prepared.size_px:
+            raise DataError(
+                f"{prepared.path} has images of {prepared.size_px} pixels, but the bundle takes "
+                f"{wanted_px}",
+                f"Import the source again with --size {wanted_px}.",
+            )
     if group_column is not None:
         _require_column(prepared, split, group_column)
     openings = 0
