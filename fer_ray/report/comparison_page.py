@@ -59,12 +59,12 @@ def _only_right(comparison: Comparison, winner: int) -> list[Picture]:
     result = []
     for row in order[alone[order]][:NUM_PICTURES]:
         truth, answer = int(split.labels[row]), int(other[row].argmax())
-        said = f"{split.class_names[answer]} ({100 * other[row, answer]:.1f} %)"
+        said = f"{split.class_names[answer]} ({100 * other[row, answer]:.1f}\u00a0%)"
         result.append(
             Picture(
                 data_uri(split.images[row]),
                 (
-                    f"is {split.class_names[truth]} ({100 * mine[row, truth]:.1f} %)",
+                    f"is {split.class_names[truth]} ({100 * mine[row, truth]:.1f}\u00a0%)",
                     f"the other said {said}",
                 ),
                 split.sources[row],

@@ -62,8 +62,8 @@ def _picture(split: SplitImages, probabilities: FloatArray, row: int) -> Picture
     return Picture(
         data_uri(split.images[row]),
         (
-            f"is {split.class_names[truth]} ({100 * probabilities[row, truth]:.1f} %)",
-            f"said {split.class_names[answer]} ({100 * probabilities[row, answer]:.1f} %)",
+            f"is {split.class_names[truth]} ({100 * probabilities[row, truth]:.1f}\u00a0%)",
+            f"said {split.class_names[answer]} ({100 * probabilities[row, answer]:.1f}\u00a0%)",
         ),
         split.sources[row],
     )
