@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from fer_ray.data.checking import CheckReport
     from fer_ray.data.cleaning import CleanReport
     from fer_ray.data.importing import ImportReport
+    from fer_ray.evaluation.compare import Comparison
+    from fer_ray.evaluation.on_split import Evaluation
+    from fer_ray.evaluation.recalibrate import CalibrationReport
     from fer_ray.score.job import ScoreReport
     from fer_ray.search.results import RunSummary
     from fer_ray.serve.endpoint import Endpoint
@@ -118,7 +121,8 @@ def check_data(
     from fer_ray.data.checking import check_prepared
     from fer_ray.data.cleaning import write_cleaned
     from fer_ray.data.prepared import open_prepared
-    from fer_ray.report.data_page import require_replaceable, write_data_page
+    from fer_ray.report.data_page import COMMAND, write_data_page
+    from fer_ray.report.page import require_replaceable
     from fer_ray.store import require_absent
 
     if (drop_leaks or drop_duplicates) != (out is not None):
@@ -131,7 +135,7 @@ def check_data(
     previewed = check(config).base if config is not None else None
     prepared = open_prepared(Path(data))
     if html is not None:
-        require_replaceable(Path(html))
+        require_replaceable(Path(html), COMMAND)
     if out is not None:
         require_absent(Path(out), "the cleaned data set", "Choose another --out.")
     report = check_prepared(prepared)
@@ -360,8 +364,15 @@ def load_bundle(bundle: str | None = None) -> Bundle:
 
 
 def evaluate(
-    predictor: Predictor, data: str | Path, *, split: str = "validation", views: str = "single"
-) -> dict[str, Any]:
+    predictor: Predictor,
+    data: str | Path,
+    *,
+    split: str = "validation",
+    views: str = "flip",
+    group_column: str | None = None,
+    html: str | Path | None = None,
+    with_images: bool = False,
+) -> Evaluation:
     """Every figure of a bundle on a split of a prepared data set.
 
     Reading the test split is recorded in the data set first.
@@ -370,20 +381,31 @@ def evaluate(
         predictor: the bundle at work.
         data: a prepared data set.
         split: `validation` or `test`.
-        views: `flip` and `ten_crop` give the figures with and without.
+        views: beside the figures of a `single` view, those of `flip` or `ten_crop`.
+        group_column: a column of the data set; figures a group of it too.
+        html: the page to write, or None.
+        with_images: show faces on the page.
 
     Returns:
-        see `fer_ray.evaluation.evaluate.figures`; with `split`, `test_openings`, `views`,
-        `inference`, and the figures of a `single` view where there were more.
+        its `document` is described in docs/evaluation.md.
 
     Raises:
-        DataError: no such data or split, or the data's classes are not the bundle's.
+        DataError: no such data, split or column, or the data's classes are not the bundle's.
+        OutputExistsError: `html` is another file.
     """
     from fer_ray.evaluation.on_split import evaluate_split
+    from fer_ray.report.evaluation_page import COMMAND, evaluation_page
+    from fer_ray.report.page import require_replaceable, write_page
 
-    if split not in ("validation", "test"):
-        raise UserError(f"split is validation or test, but got {split!r}")
-    return evaluate_split(predictor, Path(data), split, views=views)
+    _require_page(html, with_images)
+    if html is not None:
+        require_replaceable(Path(html), COMMAND)
+    evaluation = evaluate_split(
+        predictor, Path(data), split, views=views, group_column=group_column
+    )
+    if html is not None:
+        write_page(Path(html), evaluation_page(evaluation, with_images=with_images), COMMAND)
+    return evaluation
 
 
 def count_files(sources: Sequence[str]) -> int | None:
@@ -391,6 +413,95 @@ def count_files(sources: Sequence[str]) -> int | None:
     from fer_ray.score.listing import count_up_to
 
     return count_up_to(sources, 100_000)
+
+
+def _require_page(html: str | Path | None, with_images: bool) -> None:
+    if with_images and html is None:
+        raise UserError(
+            "images are shown on the page, but no page is asked for", "Add --html FILE."
+        )
+
+
+def keep_evaluation(place: str, evaluation: Evaluation) -> Path | None:
+    """Keep an evaluation's figures in the run whose best bundle it measured.
+
+    Args:
+        place: as the user gave it; nothing is kept where it is a bundle.
+
+    Returns:
+        the file in the run's `evaluations/`, or None.
+    """
+    from fer_ray.runs import open_run
+
+    if not (Path(place) / "run.json").is_file():
+        return None
+    document = evaluation.as_dict()
+    name = f"{document['split']}-{document['bundle']['id'][:12]}"
+    return open_run(Path(place)).keep_evaluation(name, document)
+
+
+def calibrate(
+    bundle: Bundle, data: str | Path, out: str | Path, *, target_precision: float = 0.9
+) -> CalibrationReport:
+    """Fit temperature and abstention threshold on validation anew; writes another bundle.
+
+    Args:
+        bundle: stays as it is.
+        data: a prepared data set; its validation split decides.
+        out: the new bundle's directory.
+        target_precision: share of right answers wanted among those that are not uncertain.
+
+    Raises:
+        UserError: the target is not between 0 and 1.
+        DataError: no such data, or the data's classes are not the bundle's.
+        OutputExistsError: `out` is there.
+    """
+    from fer_ray.evaluation.recalibrate import recalibrate
+
+    return recalibrate(bundle, Path(data), Path(out), target_precision)
+
+
+def compare(
+    a: Predictor,
+    b: Predictor,
+    data: str | Path,
+    *,
+    split: str = "validation",
+    views: str = "single",
+    html: str | Path | None = None,
+    with_images: bool = False,
+) -> Comparison:
+    """Two bundles on the same images: McNemar's test, and where they disagree.
+
+    Reading the test split is recorded in the data set first, once a bundle.
+
+    Args:
+        a: one bundle at work.
+        b: the other.
+        data: a prepared data set.
+        split: `validation` or `test`.
+        views: `single`, `flip` or `ten_crop`.
+        html: the page to write, or None.
+        with_images: show faces on the page.
+
+    Returns:
+        its `document` is described in docs/evaluation.md.
+
+    Raises:
+        DataError: no such data or split, or the bundles' classes are not the data's and the same.
+        OutputExistsError: `html` is another file.
+    """
+    from fer_ray.evaluation.compare import compare_on_split
+    from fer_ray.report.comparison_page import COMMAND, comparison_page
+    from fer_ray.report.page import require_replaceable, write_page
+
+    _require_page(html, with_images)
+    if html is not None:
+        require_replaceable(Path(html), COMMAND)
+    comparison = compare_on_split((a, b), Path(data), split, views=views)
+    if html is not None:
+        write_page(Path(html), comparison_page(comparison, with_images=with_images), COMMAND)
+    return comparison
 
 
 def predict(

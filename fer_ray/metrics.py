@@ -58,7 +58,7 @@ class Tally:
 
     @property
     def log_loss(self) -> float:
-        """Mean cross-entropy a image, nats."""
+        """Mean cross-entropy an image, nats."""
         return self.log_loss_sum / max(self.count, 1)
 
     @property
@@ -104,6 +104,29 @@ def _ratio(numerator: npt.NDArray[Any], denominator: IntArray) -> FloatArray:
     out = np.zeros(len(numerator), dtype=np.float64)
     np.divide(numerator, denominator, out=out, where=denominator > 0)
     return out
+
+
+def top_k_accuracy(labels: IntArray, log_probabilities: FloatArray, k: int) -> float:
+    """Share of images whose true class is among the k likeliest; ties go to the earlier class.
+
+    Args:
+        labels: int64 [N], N at least 1.
+        log_probabilities: float64 [N, C]; any growing function of them does.
+    """
+    ranked = np.argsort(-log_probabilities, axis=1, kind="stable")[:, :k]
+    return float((ranked == labels[:, None]).any(axis=1).mean())
+
+
+def brier_score(labels: IntArray, probabilities: FloatArray) -> float:
+    """Mean over images of sum over classes (p - truth)^2, in [0, 2] (Brier 1950).
+
+    Args:
+        labels: int64 [N], N at least 1.
+        probabilities: float64 [N, C].
+    """
+    off = probabilities.copy()
+    off[np.arange(len(labels)), labels] -= 1.0
+    return float((off**2).sum(axis=1).mean())
 
 
 def wilson_interval(
@@ -157,3 +180,66 @@ def calibration(labels: IntArray, probabilities: FloatArray, num_bins: int = 15)
     gap = np.abs(confidence_mean - accuracy_mean)
     ece = float((gap * count).sum() / max(int(count.sum()), 1))
     return Calibration(ece, count, confidence_mean, accuracy_mean)
+
+
+def bootstrap_interval(
+    confusion: IntArray, metric: str, num_draws: int = 2000, seed: int = 0
+) -> tuple[float, float]:
+    """95 % percentile interval of `macro_f1` or `balanced_accuracy` (Efron 1979).
+
+    Drawing N images with replacement draws the confusion matrix from a multinomial distribution,
+    so the images themselves are not needed. A class that a draw misses does not count in it, as in
+    `Tally`. The same matrix gives the same interval.
+
+    Args:
+        confusion: int64 [C, C], rows = true class; at least one image.
+        metric: a property of `Tally`.
+        num_draws: resamples.
+        seed: of the draws.
+    """
+    rows, columns = confusion.nonzero()
+    shares = confusion[rows, columns] / confusion.sum()
+    generator = np.random.default_rng(seed)
+    values = []
+    for draw in generator.multinomial(int(confusion.sum()), shares, num_draws):
+        drawn = np.zeros_like(confusion)
+        drawn[rows, columns] = draw
+        values.append(Tally(drawn).value(metric))
+    low, high = np.quantile(values, (0.025, 0.975))
+    return float(low), float(high)
+
+
+@dataclass(frozen=True)
+class RiskCoverage:
+    """Errors among the answers that are kept, when the least certain are left out first.
+
+    El-Yaniv and Wiener 2010 (JMLR 11). Equal scores stand or fall together.
+
+    Attributes:
+        threshold: float64 [K], falling; answers with a score from there on are kept.
+        coverage: float64 [K], share of images kept, rising to 1.
+        risk: float64 [K], share of wrong answers among them.
+        area: under the curve, as a step function of coverage; smaller is better.
+    """
+
+    threshold: FloatArray
+    coverage: FloatArray
+    risk: FloatArray
+    area: float
+
+
+def risk_coverage(scores: FloatArray, correct: npt.NDArray[np.bool_]) -> RiskCoverage:
+    """The curve.
+
+    Args:
+        scores: float64 [N], N at least 1.
+        correct: bool [N].
+    """
+    order = np.argsort(-scores, kind="stable")
+    ranked = scores[order]
+    last = np.append(np.diff(ranked) != 0, True)
+    kept = np.arange(1, len(order) + 1)[last]
+    risk = 1.0 - np.cumsum(correct[order])[last] / kept
+    coverage = kept / len(order)
+    area = float((risk * np.diff(coverage, prepend=0.0)).sum())
+    return RiskCoverage(ranked[last], coverage, risk, area)

@@ -49,6 +49,19 @@ class RunDirectory:
     def bundle(self, number: int) -> Path:
         return self.path / "bundles" / str(number)
 
+    def keep_evaluation(self, name: str, document: Any) -> Path:
+        """Write `evaluations/<name>-<time>.json`; an earlier one stays.
+
+        Args:
+            name: split and bundle, for instance.
+            document: plain data.
+        """
+        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="microseconds")
+        stamp = now.split("+")[0].replace(":", "").replace("-", "")
+        path = self.path / "evaluations" / f"{name}-{stamp}Z.json"
+        write_json(path, document)
+        return path
+
     def create(
         self,
         verb: str,

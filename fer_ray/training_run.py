@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fer_ray.bundle.manifest import check_manifest
+from fer_ray.bundle.manifest import METRICS, check_manifest
 from fer_ray.bundle.pretrained import resnet_state
 from fer_ray.config.schema import Config
 from fer_ray.config.space import load_config
@@ -40,11 +40,13 @@ class TrainReport:
         path: the run.
         bundle_id: of its bundle, at `path`/best.
         curve: the epochs.
+        validation: the bundle's figures, in fp32.
     """
 
     path: Path
     bundle_id: str
     curve: list[dict[str, Any]]
+    validation: dict[str, Any]
 
 
 def train_run(
@@ -181,7 +183,8 @@ def _train(job: _Job, here: bool) -> TrainReport:
         )
     run.point_best(0)
     run.checkpoint(0).unlink(missing_ok=True)
-    return TrainReport(run.path, bundle_id, curve)
+    metrics = read_json(run.bundle(0) / METRICS)
+    return TrainReport(run.path, bundle_id, curve, metrics["validation"])
 
 
 def _train_here(job: _Job) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:

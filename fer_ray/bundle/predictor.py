@@ -186,14 +186,13 @@ class Predictor:
         return decode(data, self.source_px)
 
     def logits(
-        self, images: npt.NDArray[np.uint8], *, views: str | None = None, flip: bool = False
+        self, images: npt.NDArray[np.uint8], *, views: str | None = None
     ) -> npt.NDArray[np.float32]:
         """Raw network output, averaged over the views.
 
         Args:
             images: uint8 [N, H, W], 0-255, decoded at `source_px`.
             views: others than the Predictor's own.
-            flip: the same as `views="flip"`.
 
         Returns:
             float32 [N, C].
@@ -202,7 +201,7 @@ class Predictor:
             UserError: views that such images do not have.
         """
         recipe = self.bundle.contents.recipe
-        wanted = "flip" if flip else views or self.views
+        wanted = views or self.views
         check_views(wanted, recipe.image_size_px, recipe.crop_px)
         parts = [np.zeros((0, len(self.class_names)), np.float32)]
         for start in range(0, len(images), self.batch_size):

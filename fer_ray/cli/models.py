@@ -1,9 +1,9 @@
-"""`fer-ray train`, `evaluate`, `predict`."""
+"""`fer-ray train`, `predict`."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 def register(app: typer.Typer) -> None:
     app.command()(train)
-    app.command()(evaluate)
     app.command()(predict)
 
 
@@ -63,7 +62,13 @@ def say_trained(report: TrainReport) -> None:
     """The end of a training, also of a resumed one."""
     last = report.curve[-1]
     result(f"best epoch {last['best_epoch']}: objective {last['best_objective']:.4f}")
-    result(f"bundle {report.bundle_id[:12]} at {report.path / 'best'}")
+    figures = report.validation
+    low, high = figures["accuracy_interval"]
+    result(
+        f"bundle {report.bundle_id[:12]} at {report.path / 'best'}: validation accuracy "
+        f"{percent(figures['accuracy'])} in fp32 (95 %: {100 * low:.1f} to {100 * high:.1f}; "
+        f"majority {percent(figures['majority_accuracy'])}, always {figures['majority_label']})"
+    )
     result(f"curves and figures at {report.path / 'report.html'} and curves.png")
 
 
@@ -75,64 +80,6 @@ def say_epoch(row: EpochResult) -> None:
         f"{row.val_accuracy:.4f}  best {row.best_objective:.4f} (epoch {row.best_epoch})  "
         f"{row.seconds:.1f} s, {row.images_per_s:,.0f} images/s"
     )
-
-
-def evaluate(
-    bundle: Annotated[str | None, typer.Argument(metavar="[BUNDLE|RUN]")] = None,
-    data: Annotated[Path, typer.Option(help="A prepared data set.")] = Path("data/fer2013"),
-    split: Annotated[str, typer.Option(help="validation or test.")] = "validation",
-    views: Views = "single",
-    precision: Precision = "auto",
-    runtime: Runtime = "auto",
-    json: Json = False,
-) -> None:
-    """Every figure of a bundle on a split: fer-ray evaluate runs/cnn --data data/fer2013"""
-    from fer_ray import api
-
-    predictor = api.load_predictor(
-        bundle,
-        precision=precision,
-        runtime=runtime,
-        views=views,
-        expected_images=api.count_images(data, split),
-    )
-    say_predictor(predictor)
-    figures = api.evaluate(predictor, data, split=split, views=views)
-    if json:
-        result_json(figures)
-        return
-    for line in _figure_lines(figures):
-        result(line)
-    if "single" in figures:
-        result(f"without {views}: accuracy {percent(figures['single']['accuracy'])}")
-
-
-def _figure_lines(figures: dict[str, Any]) -> list[str]:
-    low, high = figures["accuracy_interval"]
-    lines = [
-        (
-            f"accuracy           {percent(figures['accuracy'])}  (95 %: {percent(low)} to "
-            f"{percent(high)}; {figures['correct']:,} of {figures['count']:,} {figures['split']} "
-            f"images; majority {percent(figures['majority_accuracy'])})"
-        ),
-        f"top-2 accuracy     {percent(figures['top2_accuracy'])}",
-        f"macro F1           {figures['macro_f1']:.4f}",
-        f"balanced accuracy  {figures['balanced_accuracy']:.4f}",
-        (
-            f"log loss           {figures['log_loss']:.4f}   Brier {figures['brier']:.4f}   "
-            f"ECE {figures['ece']:.4f} (before temperature {figures['ece_before_temperature']:.4f})"
-        ),
-        "",
-        f"{'':<12}{'images':>8}{'precision':>11}{'recall':>8}{'F1':>8}",
-    ]
-    lines += [
-        f"{row['label']:<12}{row['count']:>8,}{row['precision']:>11.3f}{row['recall']:>8.3f}"
-        f"{row['f1']:>8.3f}"
-        for row in figures["classes"]
-    ]
-    if figures["split"] == "test":
-        lines.append(f"the test split has now been opened {figures['test_openings']} time(s)")
-    return lines
 
 
 def predict(

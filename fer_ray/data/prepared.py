@@ -135,6 +135,9 @@ def record_test_opening(prepared: PreparedSet, command: str, bundle_id: str) -> 
 
     Returns:
         how often it has now been opened.
+
+    Raises:
+        DataError: it cannot be written down, so the split stays closed.
     """
     record = {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -142,11 +145,18 @@ def record_test_opening(prepared: PreparedSet, command: str, bundle_id: str) -> 
         "bundle": bundle_id,
     }
     path = prepared.path / TEST_OPENINGS
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(record) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    return len(path.read_text(encoding="utf-8").splitlines())
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        return len(path.read_text(encoding="utf-8").splitlines())
+    except OSError as error:
+        raise DataError(
+            f"cannot append to {path} ({error.strerror}): every opening of the test split is "
+            "written down before it is read",
+            "Make the data set's directory writable.",
+        ) from error
 
 
 def columns_of(prepared: PreparedSet, *, with_votes: bool) -> list[str]:
@@ -172,17 +182,29 @@ def read_split(prepared: PreparedSet, split: str, *, with_votes: bool = False) -
     Raises:
         DataError: the set has no such split, or a part is missing or damaged.
     """
+    table = read_table(prepared, split, columns_of(prepared, with_votes=with_votes))
+    return split_of(table, prepared.size_px)
+
+
+def read_table(prepared: PreparedSet, split: str, columns: list[str]) -> pa.Table:
+    """Some columns of a split, in the order of its sample ids.
+
+    Args:
+        columns: `sample_id` must be among them.
+
+    Raises:
+        DataError: the set has no such split, or a part is missing or damaged.
+    """
     if prepared.count(split) == 0:
         have = ", ".join(name for name in SPLITS if prepared.count(name))
         raise DataError(f"{prepared.path} has no {split} split; it has {have}")
-    columns = columns_of(prepared, with_votes=with_votes)
     tables = []
     for file in prepared.files(split):
         try:
             tables.append(pq.read_table(file, columns=columns))
         except (pa.ArrowException, OSError) as error:
             raise DataError(f"{file} cannot be read: {error}", "Import it again.") from error
-    return split_of(pa.concat_tables(tables).sort_by("sample_id"), prepared.size_px)
+    return pa.concat_tables(tables).sort_by("sample_id")
 
 
 def split_of(table: pa.Table, size_px: int) -> Split:

@@ -13,7 +13,12 @@ from torch import Tensor
 
 from fer_ray.errors import UserError
 
-VIEWS = ("single", "flip", "ten_crop")
+VIEWS = {
+    "single": "single view",
+    "flip": "image and mirror image",
+    "ten_crop": "ten crops",
+}
+"""Names, and what to call them in text."""
 
 
 def check_views(views: str, image_size_px: int, crop_px: int) -> str:
@@ -23,7 +28,7 @@ def check_views(views: str, image_size_px: int, crop_px: int) -> str:
         UserError: an unknown name, or ten crops that would all be the same.
     """
     if views not in VIEWS:
-        raise UserError(f"views is {', '.join(VIEWS[:-1])} or {VIEWS[-1]}, but got {views!r}")
+        raise UserError(f"views is one of {', '.join(VIEWS)}, but got {views!r}")
     if views == "ten_crop" and crop_px == image_size_px:
         raise UserError(
             f"ten_crop wants a crop smaller than the image, but both are {crop_px} pixels",

@@ -11,22 +11,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jinja2
-
-from fer_ray import __version__
 from fer_ray.config.schema import Config
 from fer_ray.data import known
 from fer_ray.data.checking import CheckReport, Image, Row, pictures, read_rows
 from fer_ray.data.prepared import PreparedSet
-from fer_ray.errors import OutputExistsError, UserError
 from fer_ray.labels import EXPRESSIONS
 from fer_ray.report.charts import bars, histogram_path
+from fer_ray.report.page import render, write_page
 from fer_ray.report.pictures import contact_sheet, data_uri
 from fer_ray.report.previews import previews
-from fer_ray.store import write_atomic
 
-MARK = "<!-- fer-ray data check -->"
-"""In the first lines of the page: such a file may be replaced by a newer one."""
+COMMAND = "data check"
 SHEET_COLUMNS, SHEET_ROWS = 10, 6
 NUM_EXAMPLES = 14
 """Of each fault."""
@@ -38,24 +33,6 @@ class Fault:
 
     picture: str
     lines: list[str]
-
-
-def require_replaceable(path: Path) -> None:
-    """Refuse to write over anything but an earlier page of this kind.
-
-    Raises:
-        OutputExistsError: something else is there.
-    """
-    if not path.exists():
-        return
-    if path.is_file():
-        with path.open("rb") as file:
-            if MARK.encode() in file.read(200):
-                return
-    raise OutputExistsError(
-        f"{path} already exists and is not a page of `fer-ray data check`",
-        "Choose another --html, or delete it first.",
-    )
 
 
 def write_data_page(
@@ -73,12 +50,7 @@ def write_data_page(
         OutputExistsError: another file is there.
         UserError: it cannot be written.
     """
-    require_replaceable(path)
-    text = data_page(prepared, report, config)
-    try:
-        write_atomic(path, text.encode("utf-8"))
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}") from error
+    write_page(path, data_page(prepared, report, config), COMMAND)
 
 
 def data_page(prepared: PreparedSet, report: CheckReport, config: Config | None) -> str:
@@ -91,16 +63,9 @@ def data_page(prepared: PreparedSet, report: CheckReport, config: Config | None)
     ]
     shown = [row for group in [*sheets.values(), *examples] for row in group]
     images = pictures(prepared, shown)
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("fer_ray.report"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("data.html").render(
-        mark=MARK,
-        version=__version__,
+    return render(
+        "data.html",
+        COMMAND,
         report=report,
         figures=report.figures,
         known=known,

@@ -9,7 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn import metrics as reference
 
-from fer_ray.metrics import Tally, calibration, wilson_interval
+from fer_ray.metrics import (
+    Tally,
+    bootstrap_interval,
+    brier_score,
+    calibration,
+    risk_coverage,
+    top_k_accuracy,
+    wilson_interval,
+)
 
 
 def batch(seed: int, count: int, num_classes: int, used: int) -> tuple[np.ndarray, np.ndarray]:
@@ -53,7 +61,64 @@ def test_agrees_with_scikit_learn(seed: int, count: int, num_classes: int, share
     )
     assert tally.balanced_accuracy == pytest.approx(expected, abs=1e-12)
     log_loss = reference.log_loss(labels, np.exp(log_p), labels=every)
-    assert tally.log_loss == pytest.approx(log_loss, rel=1e-9)
+    assert tally.log_loss == pytest.approx(log_loss, abs=1e-12, rel=1e-12)
+
+
+@given(
+    answers=st.lists(
+        st.tuples(st.sampled_from([0, 2, 5]), st.sampled_from([1, 2, 5])), min_size=1, max_size=12
+    ),
+    sharpness=st.floats(0.1, 8),
+)
+def test_agrees_with_scikit_learn_where_classes_are_missing(
+    answers: list[tuple[int, int]], sharpness: float
+) -> None:
+    # Classes 3 and 4 are nowhere, 0 is never answered, 1 never true; often one image only.
+    labels, predicted = (np.array(column) for column in zip(*answers, strict=True))
+    generator = np.random.default_rng(len(answers))
+    logits = generator.standard_normal((len(labels), 6)) * 0.01
+    logits[np.arange(len(labels)), predicted] += sharpness
+    log_p = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+    tally, every = tally_of(labels, log_p), list(range(6))
+    columns = reference.precision_recall_fscore_support(
+        labels, predicted, labels=every, zero_division=0
+    )
+    for found, expected in zip((tally.precision, tally.recall, tally.f1), columns, strict=False):
+        assert np.allclose(found, expected, rtol=0, atol=1e-12)
+    macro = reference.f1_score(labels, predicted, average="macro", zero_division=0)
+    assert tally.macro_f1 == pytest.approx(macro, abs=1e-12)
+    there = np.unique(labels)
+    recall = reference.recall_score(
+        labels, predicted, labels=there, average="macro", zero_division=0
+    )
+    assert tally.balanced_accuracy == pytest.approx(recall, abs=1e-12)
+    assert tally.majority_accuracy == max((labels == label).mean() for label in there)
+    loss = reference.log_loss(labels, np.exp(log_p), labels=every)
+    assert tally.log_loss == pytest.approx(loss, abs=1e-12, rel=1e-12)
+
+
+@given(
+    seed=st.integers(0, 10_000),
+    count=st.integers(1, 60),
+    num_classes=st.integers(3, 9),
+    k=st.integers(1, 4),
+)
+def test_top_k_and_brier_agree_with_scikit_learn(
+    seed: int, count: int, num_classes: int, k: int
+) -> None:
+    labels, log_p = batch(seed, count, num_classes, max(1, num_classes - 2))
+    every = list(range(num_classes))
+    if k < num_classes:
+        expected = reference.top_k_accuracy_score(labels, log_p, k=k, labels=every)
+        assert top_k_accuracy(labels, log_p, k) == pytest.approx(expected, abs=1e-12)
+    brier = reference.brier_score_loss(labels, np.exp(log_p), labels=every)
+    assert brier_score(labels, np.exp(log_p)) == pytest.approx(brier, abs=1e-12)
+
+
+def test_ties_of_top_k_go_to_the_earlier_class_as_the_answer_does() -> None:
+    flat = np.log(np.full((40, 40), 1 / 40))
+    assert top_k_accuracy(np.arange(40), flat, 2) == 2 / 40
+    assert top_k_accuracy(np.arange(40), flat, 1) == tally_of(np.arange(40), flat).accuracy
 
 
 def test_balanced_accuracy_is_scikit_learns() -> None:
@@ -165,3 +230,41 @@ def test_ece_of_a_network_that_is_always_sure_and_half_right() -> None:
 def test_an_upper_edge_belongs_to_its_bin() -> None:
     probabilities = np.array([[0.6, 0.4], [0.61, 0.39]])
     assert calibration(np.array([0, 0]), probabilities, 5).bin_count.tolist() == [0, 0, 1, 1, 0]
+
+
+# --- bootstrap, risk and coverage -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("metric", ["macro_f1", "balanced_accuracy"])
+def test_the_bootstrap_over_counts_is_the_one_over_images(metric: str) -> None:
+    labels, log_p = batch(3, 150, 4, 4)
+    log_p[np.arange(150), labels] += 3
+    tally = tally_of(labels, log_p)
+    low, high = bootstrap_interval(tally.confusion, metric)
+    generator = np.random.default_rng(1)
+    draws = (generator.integers(0, 150, 150) for _ in range(2000))
+    values = [tally_of(labels[rows], log_p[rows]).value(metric) for rows in draws]
+    assert (low, high) == pytest.approx(tuple(np.quantile(values, (0.025, 0.975))), abs=0.012)
+    assert low < tally.value(metric) < high
+    assert bootstrap_interval(tally.confusion, metric) == (low, high)
+
+
+def test_the_bootstrap_of_one_image_is_a_point() -> None:
+    assert bootstrap_interval(np.array([[1, 0], [0, 0]]), "macro_f1") == (1.0, 1.0)
+    assert bootstrap_interval(np.array([[0, 1], [0, 0]]), "balanced_accuracy") == (0.0, 0.0)
+
+
+@given(seed=st.integers(0, 10_000), count=st.integers(1, 60), levels=st.integers(1, 20))
+def test_risk_and_coverage_are_those_of_every_threshold(seed: int, count: int, levels: int) -> None:
+    generator = np.random.default_rng(seed)
+    scores = generator.integers(0, levels, count) / levels
+    correct = generator.random(count) < 0.6
+    found = risk_coverage(scores, correct)
+    assert found.threshold.tolist() == sorted(set(scores.tolist()), reverse=True)
+    for threshold, coverage, risk in zip(found.threshold, found.coverage, found.risk, strict=True):
+        kept = scores >= threshold
+        assert coverage == pytest.approx(kept.mean(), abs=1e-12)
+        assert risk == pytest.approx(1 - correct[kept].mean(), abs=1e-12)
+    steps = np.diff(found.coverage, prepend=0)
+    assert found.area == pytest.approx(float(sum(steps * found.risk)), abs=1e-12)
+    assert found.coverage[-1] == 1

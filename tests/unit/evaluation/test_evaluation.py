@@ -10,8 +10,15 @@ from sklearn import metrics as reference
 
 from fer_ray.bundle.load import load_bundle
 from fer_ray.bundle.predictor import Predictor
-from fer_ray.evaluation.calibrate import fit_calibration, fit_temperature, fit_threshold
-from fer_ray.evaluation.evaluate import figures, log_softmax
+from fer_ray.errors import DataError
+from fer_ray.evaluation.calibrate import (
+    NO_RULE,
+    ONE_SIDED_95,
+    fit_calibration,
+    fit_temperature,
+    fit_threshold,
+)
+from fer_ray.evaluation.evaluate import figures, kept_figures, log_softmax
 from fer_ray.evaluation.packing import pack
 from fer_ray.metrics import wilson_interval
 from fer_ray.training.loop import Training
@@ -53,8 +60,7 @@ def test_figures_agree_with_scikit_learn(seed: int, count: int, temperature: flo
     assert found["macro_f1"] == pytest.approx(macro, abs=1e-12)
     log_loss = reference.log_loss(labels, probabilities, labels=every)
     assert found["log_loss"] == pytest.approx(log_loss, rel=1e-9)
-    one_hot = np.eye(len(NAMES))[labels]
-    brier = ((probabilities - one_hot) ** 2).sum() / count
+    brier = reference.brier_score_loss(labels, probabilities, labels=every)
     assert found["brier"] == pytest.approx(brier, abs=1e-12)
     confusion = reference.confusion_matrix(labels, predicted, labels=every)
     assert found["confusion"] == confusion.tolist()
@@ -78,6 +84,38 @@ def test_figures_of_degenerate_splits() -> None:
     assert wrong["ece"] == pytest.approx(1)
     assert wrong["log_loss"] == pytest.approx(50)
     assert wrong["top2_accuracy"] == 1.0, "ties go to the earlier class"
+
+
+def test_an_empty_split_is_refused() -> None:
+    with pytest.raises(DataError, match="no image"):
+        figures(np.zeros((0, 5)), np.zeros(0, np.int64), NAMES, 1.0)
+
+
+def test_intervals_and_baseline_stand_beside_the_figures() -> None:
+    logits, labels = drawn(5, 400)
+    labels[:150] = 2
+    found = figures(logits, labels, NAMES, 1.0)
+    assert found["majority_label"] == "c"
+    assert found["majority_accuracy"] == (labels == 2).mean()
+    for name in ("accuracy", "macro_f1", "balanced_accuracy"):
+        low, high = found[f"{name}_interval"]
+        assert low < found[name] < high
+    confusion = np.array(found["confusion"])
+    for index, row in enumerate(found["classes"]):
+        hits = int(confusion[index, index])
+        assert row["predicted"] == confusion[:, index].sum()
+        expected = wilson_interval(hits, row["predicted"])
+        assert row["precision_interval"] == list(expected)
+        assert row["recall_interval"] == list(wilson_interval(hits, row["count"]))
+
+
+def test_what_a_threshold_keeps() -> None:
+    scores, correct = np.array([0.9, 0.8, 0.7, 0.6]), np.array([True, True, False, True])
+    found = kept_figures(scores, correct, 0.7)
+    assert (found["kept"], found["coverage"], found["uncertain_share"]) == (3, 0.75, 0.25)
+    assert found["precision"] == 2 / 3
+    assert found["precision_interval"] == list(wilson_interval(2, 3))
+    assert kept_figures(scores, correct, 1.0)["precision"] is None
 
 
 def test_ece_is_told_before_and_after_the_temperature() -> None:
@@ -113,34 +151,62 @@ def test_no_temperature_has_a_lower_log_loss(seed: int, scale: float) -> None:
 # --- threshold ------------------------------------------------------------------------------------
 
 
+def lower_bound(correct: np.ndarray) -> float:
+    return wilson_interval(int(correct.sum()), len(correct), ONE_SIDED_95)[0]
+
+
 @given(
     seed=st.integers(0, 10_000),
-    count=st.integers(1, 80),
-    target=st.sampled_from([0.5, 0.8, 0.9, 1.0]),
+    count=st.integers(1, 120),
+    target=st.sampled_from([0.3, 0.5, 0.8, 0.9]),
 )
-def test_the_threshold_reaches_its_precision_with_the_most_answers(
+def test_the_threshold_keeps_the_most_answers_that_its_bound_allows(
     seed: int, count: int, target: float
 ) -> None:
     generator = np.random.default_rng(seed)
-    scores = generator.random(count)
-    correct = generator.random(count) < scores
+    scores = generator.random(count).round(2) * 0.99
+    correct = generator.random(count) < scores**0.3
     found = fit_threshold(scores, correct, target)
-    kept = scores >= found
-    if kept.any():
-        assert correct[kept].mean() >= target
-    for lower in scores[scores < found]:
-        assert correct[scores >= lower].mean() < target
+    if found is not None:
+        kept = correct[scores >= found]
+        assert lower_bound(kept) >= target
+        assert kept.mean() > target
+    for other in scores[scores < (1 if found is None else found)]:
+        assert lower_bound(correct[scores >= other]) < target
 
 
 def test_equal_scores_stand_or_fall_together() -> None:
-    # The first of two equal scores is right, the second wrong: a threshold cannot part them.
-    scores = np.array([0.9, 0.8, 0.8])
-    found = fit_threshold(scores, np.array([True, True, False]), 1.0)
-    assert found == 0.9
+    # Half of the answers at 0.8 are wrong: a threshold cannot part them.
+    scores = np.repeat([0.9, 0.8], 40)
+    correct = np.array([True] * 60 + [False] * 20)
+    assert fit_threshold(scores, correct, 0.9) == 0.9
+    assert fit_threshold(scores, correct, 0.6) == 0.8
 
 
-def test_a_target_out_of_reach_marks_every_answer() -> None:
-    assert fit_threshold(np.array([0.9, 0.8]), np.array([False, False]), 0.9) == 1.0
+def test_a_few_right_answers_prove_nothing() -> None:
+    assert fit_threshold(np.full(5, 0.9), np.full(5, True), 0.9) is None
+    assert fit_threshold(np.full(50, 0.9), np.full(50, True), 0.9) == 0.9
+
+
+def test_a_target_out_of_reach_leaves_no_rule_and_every_answer_uncertain() -> None:
+    assert fit_threshold(np.array([0.9, 0.8]), np.array([False, False]), 0.9) is None
+    logits, labels = drawn(4, 200, sharpness=0.1)
+    found = fit_calibration(logits, labels, 0.99)
+    assert (found.threshold, found.coverage) == (NO_RULE, 0.0)
+    assert (np.exp(log_softmax(logits / found.temperature)).max(axis=1) < found.threshold).all()
+
+
+def test_the_target_holds_on_new_images() -> None:
+    """The bare precision would miss it on about half of them."""
+    missed = []
+    for seed in range(60):
+        logits, labels = drawn(100 + seed, 2000)
+        found = fit_calibration(logits[:1000], labels[:1000], 0.9)
+        probabilities = np.exp(log_softmax(logits[1000:] / found.temperature))
+        kept = probabilities.max(axis=1) >= found.threshold
+        right = (probabilities.argmax(axis=1) == labels[1000:])[kept]
+        missed.append(right.mean() < 0.9)
+    assert np.mean(missed) < 0.25
 
 
 def test_calibration_fits_both_and_tells_the_coverage() -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from fer_ray.bundle.pretrained import resnet_state
 from fer_ray.config.schema import Config
 from fer_ray.config.space import load_config, load_space
 from fer_ray.data.faces import draw_faces
@@ -16,7 +17,6 @@ from fer_ray.data.prepared import Split
 from fer_ray.labels import class_map
 from fer_ray.models import vision
 from fer_ray.models.build import build_model
-from fer_ray.models.weights import resnet_state
 from fer_ray.training.loop import Training
 
 SEEDS = Path(__file__).parents[3] / "search_spaces" / "seeds"
