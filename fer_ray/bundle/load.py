@@ -32,7 +32,8 @@ from fer_ray.models.inference import logits_of
 
 SHIPPED = "fer2013-small"
 GOLDEN_TOLERANCE = 1.0e-3
-"""Largest difference of a golden logit in fp32: other processors round differently."""
+"""Largest difference of a golden logit in fp32, on torch: other processors round differently. Where
+the largest logit exceeds 10, ten-thousandths of it: rounding grows with the numbers."""
 
 _GOLDEN_BATCH = 4
 """Images a forward pass of the check: what an unknown network may take of memory."""
@@ -137,7 +138,7 @@ def check_golden(bundle: Bundle) -> None:
     """Compare the network's answers on the golden images with those it was saved with.
 
     Raises:
-        BundleError: an answer differs by more than `GOLDEN_TOLERANCE`.
+        BundleError: an answer differs by more than rounding explains; see `GOLDEN_TOLERANCE`.
     """
     preprocess = Preprocess(bundle.contents.recipe)
     logits = logits_of(
@@ -148,10 +149,11 @@ def check_golden(bundle: Bundle) -> None:
         batch_size=_GOLDEN_BATCH,
     )
     difference = float((logits - bundle.golden_logits).abs().max())
-    if not difference <= GOLDEN_TOLERANCE:
+    tolerance = GOLDEN_TOLERANCE * max(1.0, float(bundle.golden_logits.abs().max()) / 10)
+    if not difference <= tolerance:
         raise BundleError(
             f"{bundle.path}: golden logits differ by {difference:.2g}; "
-            f"at most {GOLDEN_TOLERANCE:g} is rounding"
+            f"at most {tolerance:.2g} is rounding"
         )
 
 

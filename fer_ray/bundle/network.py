@@ -12,7 +12,7 @@ from fer_ray.bundle import limits, manifest
 from fer_ray.bundle.reading import open_listed
 from fer_ray.bundle.tensors import NAME_OF_DTYPE, Shape, read_tensors
 from fer_ray.config.schema import ModelConfig
-from fer_ray.errors import BundleError
+from fer_ray.errors import BundleError, UserError
 from fer_ray.images.preprocess import Recipe
 from fer_ray.models.build import build_model, count_macs
 
@@ -27,16 +27,19 @@ def empty_network(model: ModelConfig, recipe: Recipe, num_classes: int, place: s
         place: how errors name where the config came from.
 
     Raises:
-        BundleError: it exceeds a limit of `fer_ray.bundle.limits`.
-        UserError: the parts do not fit together.
+        BundleError: its parts do not fit together, or it exceeds a limit of
+            `fer_ray.bundle.limits`.
     """
-    with torch.device("meta"):
-        network = build_model(
-            model,
-            num_classes=num_classes,
-            in_channels=recipe.channels,
-            input_px=recipe.crop_px,
-        )
+    try:
+        with torch.device("meta"):
+            network = build_model(
+                model,
+                num_classes=num_classes,
+                in_channels=recipe.channels,
+                input_px=recipe.crop_px,
+            )
+    except UserError as error:
+        raise BundleError(f"{place}: {error.message[:300]}") from error
     size = sum(value.nbytes for value in network.state_dict().values())
     if size > limits.MAX_WEIGHTS_BYTES:
         raise BundleError(

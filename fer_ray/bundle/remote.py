@@ -88,7 +88,9 @@ def _fetch(
         if edited and name != manifest.CARD:
             raise BundleError(f"{place}/{name} was changed: its sha256 is not the manifest's")
     for folder in listed.members:
-        member = _fetch_manifest(storage, f"{root}/{folder}", directory / folder, place)
+        member = _fetch_manifest(
+            storage, f"{root}/{folder}", directory / folder, f"{place}/{folder}"
+        )
         if member.members:
             raise BundleError(f"{place}/{folder} is an ensemble: they do not nest")
         _fetch(storage, f"{root}/{folder}", directory / folder, member, f"{place}/{folder}")
