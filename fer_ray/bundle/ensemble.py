@@ -1,15 +1,17 @@
 """Several networks that answer as one: the mean of their calibrated probabilities.
 
-Each member keeps its own preprocessing. The ensemble's is the identity: images go in as they were
-decoded, scaled to 0..1, and the network turns them back into the integers they were, which is exact
-in fp32 and in bf16 (neighbours among 0..255 stay apart in both). So members may differ in size,
-crop, channels, equalisation and normalisation, and each sees bit by bit what it sees alone.
+Each member keeps its own preprocessing. What all share of its first step (size, equalisation) the
+ensemble does once. Pixels scaled to 0..1 go into its network, which turns them back into the
+integers they were; that is exact in fp32, and in bf16, where neighbours among 0..255 stay apart too.
+So members may differ in size, crop, channels, equalisation and normalisation, and each sees bit by
+bit what it sees alone.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -51,14 +53,34 @@ class Ensemble(nn.Module):
         return torch.logsumexp(votes, dim=0) - math.log(len(self.members))
 
 
-def identity_recipe(source_px: int) -> Recipe:
-    """The preprocessing of an ensemble: none but the scaling to 0..1."""
+def shared_recipe(recipes: Sequence[Recipe]) -> Recipe:
+    """The preprocessing of an ensemble: the first step of its members, where all have the same.
+
+    Args:
+        recipes: of the members, with one `source_px`.
+    """
+    first = recipes[0]
+    same = len({(recipe.image_size_px, recipe.equalize) for recipe in recipes}) == 1
+    size = first.image_size_px if same else first.source_px
     return Recipe(
-        source_px=source_px,
-        image_size_px=source_px,
-        crop_px=source_px,
+        source_px=first.source_px,
+        image_size_px=size,
+        crop_px=size,
         channels=1,
-        equalize="none",
+        equalize=first.equalize if same else "none",
         mean=0.0,
         std=1.0,
     )
+
+
+def vote(
+    networks: Sequence[nn.Module], recipes: Sequence[Recipe], temperatures: Sequence[float]
+) -> Ensemble:
+    """The network of an ensemble, for input of `shared_recipe(recipes)`, in evaluation mode."""
+    shared = shared_recipe(recipes)
+    members = []
+    for network, recipe, temperature in zip(networks, recipes, temperatures, strict=True):
+        done = (recipe.image_size_px, recipe.equalize) == (shared.image_size_px, shared.equalize)
+        rest = replace(recipe, equalize="none") if done else recipe
+        members.append(Member(network, rest, temperature))
+    return Ensemble(members).eval()

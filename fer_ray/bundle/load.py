@@ -22,7 +22,7 @@ from fer_ray.bundle.documents import (
     read_model,
     read_recipe,
 )
-from fer_ray.bundle.ensemble import Ensemble, Member, identity_recipe
+from fer_ray.bundle.ensemble import shared_recipe, vote
 from fer_ray.bundle.network import empty_network, fill
 from fer_ray.bundle.reading import open_listed, read_document
 from fer_ray.bundle.tensors import Shape, read_header, read_tensors
@@ -259,22 +259,26 @@ def _inside(path: Path, folder: str) -> Path:
 
 def _vote(path: Path, contents: Contents, members: tuple[Bundle, ...]) -> nn.Module:
     """The network of an ensemble, its members' classes and input being its own."""
-    config = path / manifest.CONFIG
-    if contents.recipe != identity_recipe(contents.recipe.source_px):
-        raise BundleError(f"{path / manifest.PREPROCESSOR}: an ensemble's must be the identity")
     for member in members:
         if member.contents.class_names != contents.class_names:
-            raise BundleError(f"{config}: label_names are not those of {member.path}")
+            raise BundleError(
+                f"{path / manifest.CONFIG}: label_names are not those of {member.path}"
+            )
         if member.contents.recipe.source_px != contents.recipe.source_px:
-            raise BundleError(f"{config}: {member.path} takes images of another size")
+            raise BundleError(
+                f"{path / manifest.PREPROCESSOR}: {member.path} takes images of another size"
+            )
+    if contents.recipe != shared_recipe([member.contents.recipe for member in members]):
+        raise BundleError(
+            f"{path / manifest.PREPROCESSOR} is not what the members' preprocessing has in common"
+        )
     return vote_of(members)
 
 
 def vote_of(members: tuple[Bundle, ...]) -> nn.Module:
     """The network that averages members' calibrated probabilities."""
-    return Ensemble(
-        [
-            Member(member.model, member.contents.recipe, member.contents.calibration.temperature)
-            for member in members
-        ]
-    ).eval()
+    return vote(
+        [member.model for member in members],
+        [member.contents.recipe for member in members],
+        [member.contents.calibration.temperature for member in members],
+    )

@@ -13,7 +13,7 @@ import torch
 from fer_ray.bundle import limits, manifest
 from fer_ray.bundle.card import model_card
 from fer_ray.bundle.contents import CalibrationConfig, Contents, write_bundle
-from fer_ray.bundle.ensemble import identity_recipe
+from fer_ray.bundle.ensemble import shared_recipe
 from fer_ray.bundle.load import Bundle, load_bundle, vote_of
 from fer_ray.data.prepared import map_classes, open_prepared, read_split
 from fer_ray.errors import BundleError, DataError
@@ -51,7 +51,7 @@ def make_ensemble(
     require_absent(out, "the bundle", "Bundles are immutable: choose another --out.")
     check_members(members)
     first = members[0].contents
-    recipe = identity_recipe(first.recipe.source_px)
+    recipe = shared_recipe([member.contents.recipe for member in members])
     model = vote_of(members)
     preprocess = Preprocess(recipe)
     metrics: dict[str, Any] = {

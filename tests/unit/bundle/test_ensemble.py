@@ -77,6 +77,22 @@ def test_it_gives_the_mean_of_the_members_calibrated_probabilities(
     assert not together.uncertain.any(), "no threshold was fitted"
 
 
+@pytest.mark.parametrize("equalize", ["histogram", "clahe"])
+def test_what_members_share_is_done_once(tmp_path: Path, equalize: str) -> None:
+    shared = {"data.equalize": equalize, "data.image_size": 28}
+    several = tuple(
+        load_bundle(tiny_bundle(tmp_path / str(crop), changes={**shared, "data.crop": crop}))
+        for crop in (20, 26)
+    )
+    made = make_ensemble(several, tmp_path / "out", name="x", data=None)
+    assert made.contents.recipe.equalize == equalize
+    assert made.contents.recipe.image_size_px == made.contents.recipe.crop_px == 28
+    images = faces()
+    alone = [Predictor(m, "fp32", "cpu").predict(images).probabilities for m in several]
+    together = Predictor(made, "fp32", "cpu").predict(images).probabilities
+    np.testing.assert_allclose(together, np.mean(alone, axis=0), atol=1e-6)
+
+
 def test_every_grey_value_survives_the_way_through_bf16(made: Bundle) -> None:
     unit = torch.arange(256).float() / 255
     for dtype in (torch.float32, torch.bfloat16):
@@ -363,7 +379,7 @@ def test_a_preprocessing_of_its_own_is_refused(changed: Path) -> None:
     del config["pretrained_cfg"]
     (changed / "config.json").write_text(json.dumps(config))
     _seal(changed)
-    assert "must be the identity" in refusal(changed)
+    assert "members' preprocessing has in common" in refusal(changed)
 
 
 def test_other_labels_than_its_members_are_refused(changed: Path) -> None:
