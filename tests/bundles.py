@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -15,17 +16,25 @@ from fer_ray.models.inference import logits_of
 from tests.small import small_config, small_data
 
 
-def tiny_bundle(directory: Path, *, seed: int = 0) -> Path:
+def tiny_bundle(
+    directory: Path,
+    *,
+    seed: int = 0,
+    changes: dict[str, Any] | None = None,
+    gain: float = 4.0,
+) -> Path:
     """Pack an untrained network with random weights, in a fraction of a second.
 
     Args:
         directory: the new bundle.
         seed: another seed gives other weights, hence another bundle id.
+        changes: of the small config, such as `{"data.crop": 24}`.
+        gain: of every layer's weights; untrained, the network would answer alike for every face.
 
     Returns:
         `directory`.
     """
-    config, data = small_config({"name": "tiny"}), small_data()
+    config, data = small_config({"name": "tiny", **(changes or {})}), small_data()
     recipe = build_recipe(config.data, data.size_px, data.mean, data.std)
     torch.manual_seed(seed)
     model = build_model(
@@ -36,7 +45,7 @@ def tiny_bundle(directory: Path, *, seed: int = 0) -> Path:
     ).eval()
     for value in model.parameters():
         if value.ndim > 1:
-            value.data *= 4  # untrained, it would answer alike for every face
+            value.data *= gain
     # Right on every other image: calibration has something sensible to fit.
     preprocess = Preprocess(recipe)
     images = preprocess.static(torch.from_numpy(data.validation.images))

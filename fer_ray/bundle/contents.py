@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,9 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from fer_ray.bundle import manifest
+from fer_ray.bundle import documents, manifest
+from fer_ray.bundle.network import empty_network
+from fer_ray.bundle.reading import open_listed
 from fer_ray.config.schema import ModelConfig
 from fer_ray.images.preprocess import Preprocess, Recipe
 from fer_ray.models.inference import logits_of
@@ -51,10 +54,19 @@ class CalibrationConfig:
 
 @dataclass(frozen=True)
 class Contents:
-    """Everything a bundle says, but for its weights."""
+    """Everything a bundle says, but for its weights.
+
+    Attributes:
+        name: of the bundle.
+        model: its network; None for an ensemble, whose networks are its members'.
+        class_names: labels in the order of the logits.
+        recipe: the preprocessing.
+        calibration: temperature and threshold.
+        metrics, lineage: as `docs/bundle.md` lists them.
+    """
 
     name: str
-    model: ModelConfig
+    model: ModelConfig | None
     class_names: tuple[str, ...]
     recipe: Recipe
     calibration: CalibrationConfig
@@ -69,75 +81,97 @@ def write_bundle(
     model: nn.Module,
     golden_images: np.ndarray[Any, np.dtype[np.uint8]],
     card: str,
+    members: tuple[Path, ...] = (),
 ) -> str:
     """Write a bundle, whole or not at all.
 
     Args:
         out: the new directory.
         contents: what it says.
-        state: the network's state dict.
+        state: the network's state dict; of an ensemble nothing.
         model: the network with that state, on the CPU.
         golden_images: uint8 [16, H, W], synthetic.
         card: the model card, Markdown.
+        members: of an ensemble, bundles to copy into it.
 
     Returns:
         the bundle's id.
 
     Raises:
         OutputExistsError: `out` is there.
+        BundleError: the network or a name exceeds what a bundle may hold.
     """
+    assert (contents.model is None) == bool(members), "an ensemble has members, a network none"
     require_absent(out, "the bundle", "Bundles are immutable: choose another name.")
+    config = config_document(contents, len(members))
+    documents.read_config(config, manifest.CONFIG)
+    if contents.model is not None:
+        classes = len(contents.class_names)
+        empty_network(contents.model, contents.recipe, classes, manifest.CONFIG)
     preprocess = Preprocess(contents.recipe)
     images = torch.from_numpy(golden_images)
     logits = logits_of(model, preprocess, preprocess.static(images), precision="fp32")
-    plain = {name: value.detach().cpu().contiguous() for name, value in state.items()}
     with new_directory(out) as directory:
-        write_atomic(directory / manifest.WEIGHTS, save(plain))
+        if not members:
+            plain = {name: value.detach().cpu().contiguous() for name, value in state.items()}
+            write_atomic(directory / manifest.WEIGHTS, save(plain))
         write_atomic(
             directory / manifest.GOLDEN, save({"images": images, "logits": logits.contiguous()})
         )
-        write_json(directory / manifest.CONFIG, _config_document(contents))
-        write_json(directory / manifest.PREPROCESSOR, _preprocessor_document(contents.recipe))
+        write_json(directory / manifest.CONFIG, config)
+        write_json(
+            directory / manifest.PREPROCESSOR, documents.preprocessor_document(contents.recipe)
+        )
         write_json(directory / manifest.CALIBRATION, asdict(contents.calibration))
         write_json(directory / manifest.METRICS, contents.metrics)
         write_json(directory / manifest.LINEAGE, contents.lineage)
         write_atomic(directory / manifest.CARD, card.encode("utf-8"))
         write_atomic(directory / manifest.LICENSE, WEIGHTS_LICENSE.encode("utf-8"))
-        document = manifest.manifest_of(directory)
+        copied = _copy_members(directory, members) if members else None
+        document = manifest.manifest_of(directory, copied)
         write_json(directory / manifest.MANIFEST, document)
     return str(document["bundle_id"])
 
 
-def _config_document(contents: Contents) -> dict[str, Any]:
-    """Hugging Face's and timm's names where they have one, ours under `fer_ray`."""
-    branch = contents.model.branch
-    dumped = json.loads(contents.model.model_dump_json(include={branch}))
+def _copy_members(directory: Path, members: tuple[Path, ...]) -> dict[str, str]:
+    """Copy the listed files of each member; gives folder -> bundle_id."""
+    copied = {}
+    for number, member in enumerate(members):
+        folder = manifest.member_folder(number)
+        listed = manifest.read_manifest(member)
+        for name in (*listed.files, manifest.MANIFEST):
+            if name == manifest.CARD and not (member / name).is_file():
+                continue  # a missing card is a warning, there as here
+            with open_listed(member, name) as source:
+                place = directory / folder / name
+                place.parent.mkdir(parents=True, exist_ok=True)
+                with place.open("xb") as target:
+                    shutil.copyfileobj(source, target)
+        copied[folder] = listed.bundle_id
+    return copied
+
+
+def config_document(contents: Contents, num_members: int = 0) -> dict[str, Any]:
+    """`config.json`: Hugging Face's and timm's names where they have one, ours under `fer_ray`."""
+    if contents.model is None:
+        branch: str = manifest.ENSEMBLE
+        model = {branch: {"members": num_members, "vote": "mean_probability"}}
+    else:
+        branch = contents.model.branch
+        model = json.loads(contents.model.model_dump_json(include={branch}))
     names = contents.class_names
-    crop = contents.recipe.crop_px
+    recipe = contents.recipe
     return {
         "model_type": "fer_ray",
         "architecture": branch,
+        "problem_type": "single_label_classification",
         "num_classes": len(names),
         "label_names": list(names),
         "id2label": {str(index): name for index, name in enumerate(names)},
         "label2id": {name: index for index, name in enumerate(names)},
-        "input_size": [contents.recipe.channels, crop, crop],
-        "fer_ray": {"name": contents.name, "model": dumped},
-    }
-
-
-def _preprocessor_document(recipe: Recipe) -> dict[str, Any]:
-    size, crop = recipe.image_size_px, recipe.crop_px
-    return {
-        "do_convert_grayscale": True,
-        "do_resize": True,
-        "size": {"height": size, "width": size},
-        "do_center_crop": True,
-        "crop_size": {"height": crop, "width": crop},
-        "do_rescale": True,
-        "rescale_factor": 1 / 255,
-        "do_normalize": True,
-        "image_mean": [recipe.mean] * recipe.channels,
-        "image_std": [recipe.std] * recipe.channels,
-        "fer_ray": recipe.as_dict(),
+        "input_size": [recipe.channels, recipe.crop_px, recipe.crop_px],
+        "image_size": recipe.crop_px,
+        "num_channels": recipe.channels,
+        "pretrained_cfg": documents.timm_document(recipe, len(names)),
+        "fer_ray": {"name": contents.name, "model": model},
     }

@@ -7,29 +7,36 @@ import os
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any
 
-import torch
-from pydantic import ValidationError
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from fer_ray.bundle import manifest
+from fer_ray.bundle import limits, manifest
 from fer_ray.bundle.contents import CalibrationConfig, Contents
-from fer_ray.config.schema import ModelConfig
+from fer_ray.bundle.documents import (
+    Lineage,
+    Metrics,
+    check_agreement,
+    check_open,
+    read_config,
+    read_fields,
+    read_model,
+    read_recipe,
+)
+from fer_ray.bundle.ensemble import shared_recipe, vote
+from fer_ray.bundle.network import empty_network, fill
+from fer_ray.bundle.reading import open_listed, read_document
+from fer_ray.bundle.tensors import Shape, read_header, read_tensors
 from fer_ray.errors import BundleError, UserError
-from fer_ray.images.preprocess import Preprocess, Recipe
-from fer_ray.models.build import build_model
+from fer_ray.images.preprocess import Preprocess
 from fer_ray.models.inference import logits_of
-from fer_ray.store import read_json
 
 SHIPPED = "fer2013-small"
 GOLDEN_TOLERANCE = 1.0e-3
-"""Largest difference of a golden logit in fp32: other processors round differently."""
+"""Largest difference of a golden logit in fp32, on torch: other processors round differently. Where
+the largest logit exceeds 10, ten-thousandths of it: rounding grows with the numbers."""
 
-MAX_CLASSES = 1000
-MAX_SIDE_PX = 1024
+_GOLDEN_BATCH = 4
+"""Images a forward pass of the check: what an unknown network may take of memory."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +51,7 @@ class Bundle:
         golden_images: uint8 [16, H, W].
         golden_logits: float32 [16, C].
         warnings: said to the user, such as an edited model card.
+        members: of an ensemble, each a checked bundle; empty for a network.
     """
 
     path: Path
@@ -53,12 +61,15 @@ class Bundle:
     golden_images: Tensor
     golden_logits: Tensor
     warnings: tuple[str, ...]
+    members: tuple[Bundle, ...] = ()
 
     @property
     def title(self) -> str:
         """Name, short id and figures, in one line."""
-        metrics = self.contents.metrics.get("validation", {})
+        metrics = self.contents.metrics.get("validation") or {}
         text = f"{self.contents.name} ({self.id[:12]})"
+        if self.members:
+            text += f", {len(self.members)} members"
         if "accuracy" in metrics:
             text += f", validation accuracy {100 * metrics['accuracy']:.1f} %"
         if self.contents.lineage.get("data", {}).get("fingerprint") == "sample":
@@ -67,13 +78,19 @@ class Bundle:
 
 
 def find_bundle(place: str | None) -> Path:
-    """A bundle's directory from what the user gave: a bundle, a run, or nothing.
+    """A bundle's directory from what the user gave: a bundle, a run, an address, or nothing.
+
+    A bundle in object storage (`s3://`, `gs://`) is copied to this machine first.
 
     Raises:
         BundleError: there is none.
     """
     if place is None:
         return Path(str(resources.files("fer_ray"))) / "pretrained" / SHIPPED
+    if "://" in place:
+        from fer_ray.bundle.remote import fetch_bundle
+
+        return fetch_bundle(place)
     path = Path(place)
     if (path / "run.json").is_file():
         best = path / "best"
@@ -91,17 +108,24 @@ def load_bundle(path: Path) -> Bundle:
     Raises:
         BundleError: anything about it is wrong.
     """
-    bundle_id, warnings = manifest.check_manifest(path)
+    return _load(path, manifest.read_manifest(path))
+
+
+def _load(path: Path, listed: manifest.Manifest) -> Bundle:
+    warnings = manifest.check_files(path, listed)
     try:
-        contents = _contents(path)
-        model = _model(path, contents)
-        golden = load_file(path / manifest.GOLDEN)
-        images, logits = golden["images"], golden["logits"]
-        bundle = Bundle(path, bundle_id, contents, model, images, logits, tuple(warnings))
+        members = _members(path, listed)
+        contents = _contents(path, ensemble=bool(members))
+        model = _vote(path, contents, members) if members else _network(path, contents)
+        images, logits = _golden(path, len(contents.class_names))
+        warnings += [warning for member in members for warning in member.warnings]
+        bundle = Bundle(
+            path, listed.bundle_id, contents, model, images, logits, tuple(warnings), members
+        )
         check_golden(bundle)
     except BundleError:
         raise
-    except (UserError, ValidationError, SafetensorError) as error:
+    except UserError as error:
         raise BundleError(f"{path} cannot be read: {str(error)[:500]}") from error
     except (KeyError, TypeError, ValueError, OSError, RuntimeError) as error:
         raise BundleError(
@@ -114,75 +138,147 @@ def check_golden(bundle: Bundle) -> None:
     """Compare the network's answers on the golden images with those it was saved with.
 
     Raises:
-        BundleError: an answer differs by more than `GOLDEN_TOLERANCE`.
+        BundleError: an answer differs by more than rounding explains; see `GOLDEN_TOLERANCE`.
     """
-    images = bundle.golden_images
-    if images.dtype != torch.uint8 or images.ndim != 3 or not images.numel():
-        raise BundleError(f"{bundle.path}: golden images must be uint8 [N, H, W]")
     preprocess = Preprocess(bundle.contents.recipe)
     logits = logits_of(
-        bundle.model, preprocess, preprocess.static(bundle.golden_images), precision="fp32"
+        bundle.model,
+        preprocess,
+        preprocess.static(bundle.golden_images),
+        precision="fp32",
+        batch_size=_GOLDEN_BATCH,
     )
-    if logits.shape != bundle.golden_logits.shape:
-        raise BundleError(f"{bundle.path}: golden logits have another shape")
     difference = float((logits - bundle.golden_logits).abs().max())
-    if not difference <= GOLDEN_TOLERANCE:
+    tolerance = GOLDEN_TOLERANCE * max(1.0, float(bundle.golden_logits.abs().max()) / 10)
+    if not difference <= tolerance:
         raise BundleError(
             f"{bundle.path}: golden logits differ by {difference:.2g}; "
-            f"at most {GOLDEN_TOLERANCE:g} is rounding"
+            f"at most {tolerance:.2g} is rounding"
         )
 
 
-def _contents(path: Path) -> Contents:
-    config = read_json(path / manifest.CONFIG)
-    recipe = Recipe(**read_json(path / manifest.PREPROCESSOR)["fer_ray"])
-    calibration = CalibrationConfig(**read_json(path / manifest.CALIBRATION))
-    names = tuple(str(name) for name in config["label_names"])
-    if not 2 <= len(names) <= MAX_CLASSES or len(set(names)) != len(names):
-        raise BundleError(f"{path}: 2 to {MAX_CLASSES} different label names are wanted")
-    sides = (recipe.source_px, recipe.image_size_px, recipe.crop_px)
-    if not all(type(side) is int and 1 <= side <= MAX_SIDE_PX for side in sides):
-        raise BundleError(f"{path}: image sides {sides} must lie in 1..{MAX_SIDE_PX}")
-    if recipe.crop_px > recipe.image_size_px or recipe.channels not in (1, 3):
-        raise BundleError(f"{path}: crop {recipe.crop_px} or channels {recipe.channels} is wrong")
-    numbers = (recipe.mean, recipe.std, calibration.temperature, calibration.threshold)
-    if not all(type(number) in (int, float) and math.isfinite(number) for number in numbers):
-        raise BundleError(f"{path}: mean, std, temperature and threshold must be finite numbers")
-    if not calibration.temperature > 0:
-        raise BundleError(f"{path}: temperature must be above 0")
-    metrics: Any = read_json(path / manifest.METRICS)
-    lineage: Any = read_json(path / manifest.LINEAGE)
-    if not isinstance(metrics, dict) or not isinstance(lineage, dict):
-        raise BundleError(f"{path}: {manifest.METRICS} and {manifest.LINEAGE} must be mappings")
-    name = str(config["fer_ray"]["name"])
-    model = ModelConfig.model_validate(config["fer_ray"]["model"])
-    return Contents(name, model, names, recipe, calibration, metrics, lineage)
-
-
-def _model(path: Path, contents: Contents) -> nn.Module:
-    """Build the network without memory, compare it with the file's header, then fill it."""
-    with torch.device("meta"):
-        model = build_model(
-            contents.model,
-            num_classes=len(contents.class_names),
-            in_channels=contents.recipe.channels,
-            input_px=contents.recipe.crop_px,
+def _contents(path: Path, *, ensemble: bool) -> Contents:
+    """Every document but the manifest, checked."""
+    places = {name: str(path / name) for name in manifest.FILES}
+    config = read_config(read_document(path, manifest.CONFIG), places[manifest.CONFIG])
+    recipe = read_recipe(read_document(path, manifest.PREPROCESSOR), places[manifest.PREPROCESSOR])
+    check_agreement(config, recipe, places[manifest.CONFIG])
+    calibration = _calibration(path)
+    metrics = read_document(path, manifest.METRICS)
+    check_open(Metrics, metrics, places[manifest.METRICS])
+    lineage = read_document(path, manifest.LINEAGE)
+    check_open(Lineage, lineage, places[manifest.LINEAGE])
+    if ensemble != (config.architecture == "ensemble"):
+        raise BundleError(
+            f"{places[manifest.CONFIG]}: architecture is {config.architecture}, but "
+            f"{manifest.MANIFEST} names {'members' if ensemble else 'no members'}"
         )
-    wanted = {name: (tuple(t.shape), t.dtype) for name, t in model.state_dict().items()}
-    with safe_open(path / manifest.WEIGHTS, framework="pt") as file:
-        names = set(file.keys())
-        if names != set(wanted):
-            different = sorted(names ^ set(wanted))[:3]
-            raise BundleError(f"{path}: weights do not fit the network: {different}")
-        for name in names:
-            shape = tuple(file.get_slice(name).get_shape())
-            if shape != wanted[name][0]:
-                raise BundleError(
-                    f"{path}: {name} has shape {shape}, the network wants {wanted[name][0]}"
-                )
-    state = load_file(path / manifest.WEIGHTS)
-    for name, value in state.items():
-        if value.dtype != wanted[name][1]:
-            raise BundleError(f"{path}: {name} has dtype {value.dtype}, not {wanted[name][1]}")
-    model.load_state_dict(state, assign=True)
-    return model.eval()
+    model = None if ensemble else read_model(config, places[manifest.CONFIG])
+    names = tuple(config.label_names)
+    return Contents(config.fer_ray.name, model, names, recipe, calibration, metrics, lineage)
+
+
+def _calibration(path: Path) -> CalibrationConfig:
+    place = str(path / manifest.CALIBRATION)
+    calibration = read_fields(CalibrationConfig, read_document(path, manifest.CALIBRATION), place)
+    if not 0.01 <= calibration.temperature <= 100:
+        raise BundleError(
+            f"{place}: temperature must lie in 0.01..100, but got {calibration.temperature:g}"
+        )
+    for name in ("threshold", "target_precision", "coverage"):
+        value = getattr(calibration, name)
+        if not (math.isfinite(value) and 0 <= value <= 1):
+            raise BundleError(f"{place}: {name} must lie in 0..1, but got {value:g}")
+    return calibration
+
+
+def _network(path: Path, contents: Contents) -> nn.Module:
+    assert contents.model is not None
+    network = empty_network(
+        contents.model, contents.recipe, len(contents.class_names), str(path / manifest.CONFIG)
+    )
+    return fill(network, path)
+
+
+def _golden(path: Path, num_classes: int) -> tuple[Tensor, Tensor]:
+    """Images uint8 [N, H, W] and logits float32 [N, C]."""
+    place = str(path / manifest.GOLDEN)
+    with open_listed(path, manifest.GOLDEN) as file:
+        given = read_header(file, place)
+        images = given.get("images", Shape("", ()))
+        count, *sides = images.shape or (0,)
+        if (
+            images.dtype != "U8"
+            or not 1 <= count <= limits.MAX_GOLDEN_IMAGES
+            or len(sides) != 2
+            or not all(1 <= side <= limits.MAX_SIDE_PX for side in sides)
+        ):
+            raise BundleError(
+                f"{place}: golden images must be U8[N, H, W], N in "
+                f"1..{limits.MAX_GOLDEN_IMAGES}, H and W in 1..{limits.MAX_SIDE_PX}, "
+                f"but got {images}"
+            )
+        file.seek(0)
+        wanted = {"images": images, "logits": Shape("F32", (count, num_classes))}
+        tensors = read_tensors(file, wanted, place)
+    return tensors["images"], tensors["logits"]
+
+
+# --- ensembles ------------------------------------------------------------------------------------
+
+
+def _members(path: Path, listed: manifest.Manifest) -> tuple[Bundle, ...]:
+    """Load an ensemble's members, each with every check of its own."""
+    manifests, size = [], 0
+    for folder, identity in listed.members.items():
+        member = manifest.read_manifest(_inside(path, folder))
+        if member.members:
+            raise BundleError(f"{path / folder} is an ensemble: they do not nest")
+        if member.bundle_id != identity:
+            raise BundleError(
+                f"{path / folder} is another bundle ({member.bundle_id[:12]}) than the ensemble's "
+                f"manifest says ({identity[:12]})"
+            )
+        with open_listed(path / folder, manifest.WEIGHTS) as file:
+            size += os.fstat(file.fileno()).st_size
+        manifests.append((path / folder, member))
+    if size > limits.MAX_WEIGHTS_BYTES:
+        raise BundleError(
+            f"{path}: the members' weights have {size:,} bytes together; "
+            f"at most {limits.MAX_WEIGHTS_BYTES:,} are read"
+        )
+    return tuple(_load(place, member) for place, member in manifests)
+
+
+def _inside(path: Path, folder: str) -> Path:
+    root, real = os.path.realpath(path), os.path.realpath(path / folder)
+    if os.path.commonpath([root, real]) != root:
+        raise BundleError(f"{path / folder} is a link that leads out of the bundle")
+    return path / folder
+
+
+def _vote(path: Path, contents: Contents, members: tuple[Bundle, ...]) -> nn.Module:
+    """The network of an ensemble, its members' classes and input being its own."""
+    for member in members:
+        if member.contents.class_names != contents.class_names:
+            raise BundleError(
+                f"{path / manifest.CONFIG}: label_names are not those of {member.path}"
+            )
+        if member.contents.recipe.source_px != contents.recipe.source_px:
+            raise BundleError(
+                f"{path / manifest.PREPROCESSOR}: {member.path} takes images of another size"
+            )
+    if contents.recipe != shared_recipe([member.contents.recipe for member in members]):
+        raise BundleError(
+            f"{path / manifest.PREPROCESSOR} is not what the members' preprocessing has in common"
+        )
+    return vote_of(members)
+
+
+def vote_of(members: tuple[Bundle, ...]) -> nn.Module:
+    """The network that averages members' calibrated probabilities."""
+    return vote(
+        [member.model for member in members],
+        [member.contents.recipe for member in members],
+        [member.contents.calibration.temperature for member in members],
+    )

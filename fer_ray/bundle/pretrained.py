@@ -31,8 +31,12 @@ def pretrained_state(weights: str, arch: str) -> dict[str, Tensor] | None:
     if weights in ("none", "imagenet") or not Path(weights).is_dir():
         return named_state(weights, arch)
     bundle = load_bundle(find_bundle(weights))
-    resnet = bundle.contents.model.resnet
-    found = resnet.arch if resnet is not None else bundle.contents.model.branch
+    model = bundle.contents.model
+    resnet = model.resnet if model is not None else None
+    if resnet is not None:
+        found = str(resnet.arch)
+    else:
+        found = model.branch if model is not None else "ensemble"
     if found != arch:
         raise UserError(
             f"weights: {weights} holds a {found}, but model.resnet.arch is {arch}",

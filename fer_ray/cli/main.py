@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from fer_ray.cli import data, evaluating, exporting, models, scoring, search, serving
+from fer_ray.cli import data, ensembles, evaluating, exporting, models, scoring, search, serving
 from fer_ray.errors import FerRayError
 
 INTERRUPTED = 130
@@ -21,7 +21,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(data.app, name="data")
-for module in (search, models, evaluating, exporting, scoring, serving):
+for module in (search, models, evaluating, ensembles, exporting, scoring, serving):
     module.register(app)
 
 

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import platform
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from fer_ray import __version__
 from fer_ray.bundle.card import model_card
-from fer_ray.bundle.contents import Contents, write_bundle
+from fer_ray.bundle.contents import CalibrationConfig, Contents, write_bundle
+from fer_ray.bundle.load import Bundle
 from fer_ray.config.schema import Config
 from fer_ray.data.faces import draw_faces
 from fer_ray.data.loading import TrainingData
@@ -77,18 +80,52 @@ def pack(
         "config": config.training_part(),
         "data": {"name": data_name, "fingerprint": data.fingerprint, "images": data.num_train},
         "curve": curve,
-        "versions": _versions(),
+        "versions": versions(),
     }
     contents = Contents(
         config.name, config.model, data.class_names, recipe, calibration, metrics, lineage
     )
-    golden, _ = draw_faces(NUM_GOLDEN, GOLDEN_SEED)
+    return write_bundle(out, contents, state, model, golden_images(), model_card(contents))
+
+
+def repack(
+    bundle: Bundle, out: Path, calibration: CalibrationConfig, metrics: dict[str, Any]
+) -> str:
+    """Another bundle of the same network, or ensemble, with other calibration and figures.
+
+    Args:
+        bundle: checked; it stays as it is.
+        out: the new directory.
+        calibration: temperature and threshold.
+        metrics: of the new `metrics.json`; `params` and `macs` stay.
+
+    Returns:
+        the new bundle's id.
+
+    Raises:
+        OutputExistsError: `out` is there.
+    """
+    contents = replace(
+        bundle.contents, calibration=calibration, metrics={**bundle.contents.metrics, **metrics}
+    )
     return write_bundle(
-        out, contents, state, model, np.ascontiguousarray(golden), model_card(contents)
+        out,
+        contents,
+        {} if bundle.members else bundle.model.state_dict(),
+        bundle.model,
+        bundle.golden_images.numpy(),
+        model_card(contents),
+        tuple(member.path for member in bundle.members),
     )
 
 
-def _versions() -> dict[str, str]:
+def golden_images() -> npt.NDArray[np.uint8]:
+    """The synthetic faces of every bundle, uint8 [16, 48, 48]."""
+    return np.ascontiguousarray(draw_faces(NUM_GOLDEN, GOLDEN_SEED)[0])
+
+
+def versions() -> dict[str, str]:
+    """What made a bundle, for its `lineage.json`."""
     names = ("torch", "torchvision", "numpy", "pillow")
-    versions = {name: metadata.version(name) for name in names}
-    return {"fer_ray": __version__, "python": platform.python_version(), **versions}
+    found = {name: metadata.version(name) for name in names}
+    return {"fer_ray": __version__, "python": platform.python_version(), **found}

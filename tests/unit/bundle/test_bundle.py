@@ -2,8 +2,6 @@
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +19,7 @@ from fer_ray.images.preprocess import Preprocess
 from fer_ray.labels import EXPRESSIONS
 from fer_ray.models.inference import logits_of
 from tests.bundles import tiny_bundle
-
-ROOT = Path(__file__).parents[3]
+from tests.hostile import seal
 
 
 def logits(bundle: Bundle) -> torch.Tensor:
@@ -36,11 +33,6 @@ def edit(path: Path, name: str, change: Any) -> None:
     document = json.loads((path / name).read_text())
     change(document)
     (path / name).write_text(json.dumps(document))
-
-
-def seal(path: Path) -> None:
-    """Make the manifest agree with the files again, as an attacker would."""
-    (path / MANIFEST).write_text(json.dumps(manifest_of(path)))
 
 
 def refusal(path: Path) -> str:
@@ -70,23 +62,6 @@ def test_a_loaded_bundle_answers_bit_by_bit_as_before(original: Path) -> None:
     assert torch.equal(golden, one.golden_logits), "as it answered when it was written"
     assert one.warnings == ()
     assert not one.model.training
-
-
-def test_a_fresh_process_answers_bit_by_bit_as_this_one(original: Path) -> None:
-    code = (
-        "import sys, torch; torch.set_num_threads(1);"
-        "from tests.unit.bundle.test_bundle import load_bundle, logits, Path;"
-        "sys.stdout.write(logits(load_bundle(Path(sys.argv[1]))).numpy().tobytes().hex())"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(original)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    torch.set_num_threads(1)
-    assert bytes.fromhex(done.stdout) == logits(load_bundle(original)).numpy().tobytes()
 
 
 def test_a_moved_bundle_is_the_same(copy: Path, original: Path) -> None:
