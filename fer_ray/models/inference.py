@@ -72,7 +72,6 @@ def logits_of(
     images: Tensor,
     *,
     precision: str,
-    flip: bool = False,
     batch_size: int = BATCH_SIZE,
 ) -> Tensor:
     """Logits of static images.
@@ -82,7 +81,6 @@ def logits_of(
         preprocess: its recipe.
         images: uint8 [N, S, S], already through `Preprocess.static`.
         precision: `fp32` or `bf16`.
-        flip: average the logits of each image and its mirror image.
         batch_size: images a forward pass.
 
     Returns:
@@ -92,8 +90,5 @@ def logits_of(
     with evaluating(model), autocast(images.device, precision):
         for chunk in torch.split(images, batch_size):
             x = preprocess.centre(chunk).contiguous(memory_format=torch.channels_last)
-            logits = model(x).float()
-            if flip:
-                logits = (logits + model(x.flip(-1)).float()) / 2
-            parts.append(logits)
+            parts.append(model(x).float())
     return torch.cat(parts)

@@ -107,7 +107,11 @@ def test_a_flip_averages_both_views(predictor: Predictor) -> None:
     images = faces(8)
     mirrored = np.ascontiguousarray(images[:, :, ::-1])
     expected = (predictor.logits(images) + predictor.logits(mirrored)) / 2
-    assert np.abs(predictor.logits(images, flip=True) - expected).max() <= 1e-5
+    assert np.abs(predictor.logits(images, views="flip") - expected).max() <= 1e-5
+    assert np.abs(predictor.logits(images) - expected).max() > 1e-4
+    assert np.array_equal(
+        predictor.logits(images, flip=True), predictor.logits(images, views="flip")
+    )
 
 
 def test_no_image_is_no_answer(predictor: Predictor) -> None:

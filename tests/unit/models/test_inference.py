@@ -1,4 +1,4 @@
-"""The forward pass of every evaluation: device, precision, mode, flips and batches."""
+"""The forward pass of every evaluation: device, precision, mode and batches."""
 
 import pytest
 import torch
@@ -71,15 +71,6 @@ def test_logits_do_not_depend_on_the_batch_size() -> None:
     for size in (1, 5, 32):
         parts = logits_of(model, PREPROCESS, images(), precision="fp32", batch_size=size)
         assert (parts - whole).abs().max() <= 1e-6
-
-
-def test_a_flip_averages_an_image_and_its_mirror_image() -> None:
-    model = network()
-    plain = logits_of(model, PREPROCESS, images(), precision="fp32")
-    mirrored = logits_of(model, PREPROCESS, images().flip(-1), precision="fp32")
-    found = logits_of(model, PREPROCESS, images(), precision="fp32", flip=True)
-    assert torch.allclose(found, (plain + mirrored) / 2, atol=1e-6)
-    assert not torch.allclose(found, plain, atol=1e-4)
 
 
 def test_bf16_rounds_a_little() -> None:
