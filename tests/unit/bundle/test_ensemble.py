@@ -158,7 +158,7 @@ def test_with_data_it_has_figures_and_a_fitted_calibration(
         [str(m.path) for m in members], tmp_path / "out", name="fitted", data=data, num_threads=1
     )
     validation = bundle.contents.metrics["validation"]
-    again = api.evaluate(Predictor(bundle, "fp32", "cpu"), data)
+    again = api.evaluate(Predictor(bundle, "fp32", "cpu"), data).document
     assert again["accuracy"] == validation["accuracy"]
     assert again["log_loss"] == pytest.approx(validation["log_loss"], abs=1e-6)
     assert bundle.contents.calibration.temperature != 1.0

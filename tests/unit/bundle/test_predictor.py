@@ -108,6 +108,7 @@ def test_a_flip_averages_both_views(predictor: Predictor) -> None:
     mirrored = np.ascontiguousarray(images[:, :, ::-1])
     expected = (predictor.logits(images) + predictor.logits(mirrored)) / 2
     assert np.abs(predictor.logits(images, views="flip") - expected).max() <= 1e-5
+    assert np.abs(predictor.logits(images) - expected).max() > 1e-4
 
 
 def test_no_image_is_no_answer(predictor: Predictor) -> None:

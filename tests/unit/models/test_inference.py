@@ -1,4 +1,4 @@
-"""The forward pass of every evaluation: device, precision, mode, flips and batches."""
+"""The forward pass of every evaluation: device, precision, mode and batches."""
 
 import pytest
 import torch

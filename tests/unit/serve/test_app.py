@@ -137,6 +137,7 @@ def test_models_and_health(app: FastAPI, predictor: Predictor) -> None:
     assert card["id"] == predictor.bundle.id
     assert card["labels"] == list(predictor.class_names)
     assert "accuracy" in card["metrics"]["validation"]
+    assert card["inference"]["reason"].startswith("fp32 means torch")
     assert call(app, "GET", "/healthz").json() == {"status": "live"}
     assert call(app, "GET", "/readyz").json() == {"status": "ready"}
 
