@@ -13,6 +13,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from fer_ray.bundle import manifest
+from fer_ray.config.schema import ModelConfig
+from fer_ray.models.build import build_model
 
 Attack = Callable[[Path], None]
 FIRST = "blocks.0.body.0.weight"
@@ -191,6 +193,13 @@ def large_activations(path: Path) -> None:
     for repeated in ("image_size", "pretrained_cfg"):
         del document[repeated]
     (path / "config.json").write_text(json.dumps(document))
+    network = build_model(
+        ModelConfig.model_validate(document["fer_ray"]["model"]),
+        num_classes=7,
+        in_channels=1,
+        input_px=256,
+    )
+    save_file(network.state_dict(), path / manifest.WEIGHTS)
     seal(path)
 
 

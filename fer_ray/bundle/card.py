@@ -10,11 +10,26 @@ from typing import Any
 
 from fer_ray.bundle.contents import Contents
 from fer_ray.bundle.markdown import escaped, quoted
+from fer_ray.errors import BundleError
 from fer_ray.metrics import wilson_interval
 
 
 def model_card(contents: Contents) -> str:
-    """Write the card from what the bundle says."""
+    """Write the card from what the bundle says.
+
+    Raises:
+        BundleError: its `metrics.json` or `lineage.json`, which are open, lack what the card says.
+    """
+    try:
+        return _card(contents)
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+        raise BundleError(
+            f"no model card can be written from the metrics and lineage of {contents.name}: "
+            f"{type(error).__name__}: {str(error)[:100]}"
+        ) from error
+
+
+def _card(contents: Contents) -> str:
     validation = contents.metrics.get("validation")
     parts = [
         _front_matter(contents, validation),
@@ -92,7 +107,7 @@ def _what_it_is(contents: Contents) -> str:
         f"{len(names)} facial expressions: {', '.join(escaped(name) for name in names)}.\n\n"
         f"It has {contents.metrics['params']:,} parameters and makes "
         f"{contents.metrics['macs']:,} multiply-adds an image. "
-        f"Made by fer-ray {escaped(contents.lineage['versions']['fer_ray'])}."
+        f"Made by fer-ray {escaped(str(contents.lineage['versions']['fer_ray']))}."
     )
     if contents.lineage["data"]["fingerprint"] == "sample":
         text = f"{_SYNTHETIC}\n\n{text}"
@@ -105,7 +120,9 @@ def _what_it_is(contents: Contents) -> str:
 def _member_row(member: dict[str, Any]) -> str:
     accuracy = member.get("accuracy")
     shown = "-" if accuracy is None else f"{100 * accuracy:.1f} %"
-    return f"| {escaped(str(member['name']))} | `{str(member['bundle_id'])[:12]}` | {shown} |"
+    return (
+        f"| {escaped(str(member['name']))} | {escaped(str(member['bundle_id'])[:12])} | {shown} |"
+    )
 
 
 _NO_RESULTS = """\
@@ -145,7 +162,7 @@ split that nobody has looked at says more: `fer-ray evaluate --split test`.
 def _class_row(row: dict[str, Any]) -> str:
     low, high = wilson_interval(round(row["recall"] * row["count"]), row["count"])
     return (
-        f"| {escaped(row['label'])} | {row['count']:,} | {row['precision']:.3f} | "
+        f"| {escaped(str(row['label']))} | {row['count']:,} | {row['precision']:.3f} | "
         f"{row['recall']:.3f} | {low:.3f} to {high:.3f} | {row['f1']:.3f} |"
     )
 
@@ -182,7 +199,7 @@ def _calibration(contents: Contents, validation: dict[str, Any] | None) -> str:
 def _data(lineage: dict[str, Any]) -> str:
     data = lineage["data"]
     prints = data.get("fingerprints") or [data["fingerprint"]]
-    shown = ", ".join(f"`{escaped(str(value)[:16])}`" for value in prints)
+    shown = ", ".join(escaped(str(value)[:16]) for value in prints)
     images = f", {data['images']:,} training images" if type(data.get("images")) is int else ""
     return (
         "## Data\n\n"

@@ -2,8 +2,8 @@
 
 Each member keeps its own preprocessing. What all share of its first step (size, equalisation) the
 ensemble does once. Pixels scaled to 0..1 go into its network, which turns them back into the
-integers they were; that is exact in fp32, and in bf16, where neighbours among 0..255 stay apart.
-So members may differ in size, crop, channels, equalisation and normalisation, and each sees bit by
+integers they were: exactly in fp32, and in bf16 too, where neighbours among 0..255 stay apart. So
+members may differ in size, crop, channels, equalisation and normalisation, and each sees bit by
 bit what it sees alone.
 """
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from torch import Tensor
 
 from fer_ray import __version__
 from fer_ray.bundle.card import model_card
-from fer_ray.bundle.contents import CalibrationConfig, Contents, write_bundle
+from fer_ray.bundle.contents import Contents, write_bundle
 from fer_ray.bundle.load import Bundle
 from fer_ray.config.schema import Config
 from fer_ray.data.faces import draw_faces
@@ -88,16 +87,14 @@ def pack(
     return write_bundle(out, contents, state, model, golden_images(), model_card(contents))
 
 
-def repack(
-    bundle: Bundle, out: Path, calibration: CalibrationConfig, metrics: dict[str, Any]
-) -> str:
-    """Another bundle of the same network, or ensemble, with other calibration and figures.
+def repack(bundle: Bundle, out: Path, contents: Contents, card: str) -> str:
+    """Another bundle of the same network, or of the same members.
 
     Args:
         bundle: checked; it stays as it is.
         out: the new directory.
-        calibration: temperature and threshold.
-        metrics: of the new `metrics.json`; `params` and `macs` stay.
+        contents: of the new bundle, such as another calibration.
+        card: its README.
 
     Returns:
         the new bundle's id.
@@ -105,16 +102,13 @@ def repack(
     Raises:
         OutputExistsError: `out` is there.
     """
-    contents = replace(
-        bundle.contents, calibration=calibration, metrics={**bundle.contents.metrics, **metrics}
-    )
     return write_bundle(
         out,
         contents,
         {} if bundle.members else bundle.model.state_dict(),
         bundle.model,
         bundle.golden_images.numpy(),
-        model_card(contents),
+        card,
         tuple(member.path for member in bundle.members),
     )
 

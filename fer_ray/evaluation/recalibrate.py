@@ -11,13 +11,14 @@ import numpy as np
 import numpy.typing as npt
 
 from fer_ray.bundle.card import model_card
-from fer_ray.bundle.contents import CalibrationConfig, Contents, write_bundle
+from fer_ray.bundle.contents import CalibrationConfig, Contents
 from fer_ray.bundle.load import Bundle
 from fer_ray.bundle.predictor import Predictor
 from fer_ray.errors import UserError
 from fer_ray.evaluation.calibrate import NO_RULE, fit_calibration
 from fer_ray.evaluation.evaluate import ECE_BINS, figures, kept_figures, log_softmax
 from fer_ray.evaluation.on_split import describe
+from fer_ray.evaluation.packing import repack
 from fer_ray.evaluation.split_images import SplitImages, read_split_images
 from fer_ray.metrics import calibration
 from fer_ray.store import require_absent
@@ -79,14 +80,8 @@ def recalibrate(
     before = _figures(logits, part.labels, bundle.contents.calibration)
     after = _figures(logits, part.labels, fitted)
     contents = _contents(bundle, part, logits, fitted, after)
-    bundle_id = write_bundle(
-        out,
-        contents,
-        bundle.model.state_dict(),
-        bundle.model,
-        bundle.golden_images.numpy(),
-        model_card(contents) + _card_section(bundle, part, contents, after),
-    )
+    card = model_card(contents) + _card_section(bundle, part, contents, after)
+    bundle_id = repack(bundle, out, contents, card)
     document = {
         **describe(predictor, part),
         "new_bundle": {"id": bundle_id, "name": contents.name},

@@ -13,6 +13,7 @@ from markdown_it import MarkdownIt
 from fer_ray.bundle.card import model_card
 from fer_ray.bundle.contents import Contents
 from fer_ray.bundle.load import find_bundle, load_bundle
+from fer_ray.errors import BundleError
 from fer_ray.labels import EXPRESSIONS
 
 EVIL = (
@@ -85,7 +86,7 @@ def test_it_says_what_the_bundle_says(shipped: Contents) -> None:
     assert "| happy | 895 | 0.855 | 0.868 | 0.844 to 0.889 | 0.861 |" in card
     assert "softmax(logits / 0.894)" in card
     assert "below 0.759 are marked uncertain" in card
-    assert "FER2013, 28,709 training images; fingerprint `34177cfc4ddbc3e6`" in card
+    assert "FER2013, 28,709 training images; fingerprint 34177cfc4ddbc3e6" in card
     assert "FER2013's labels are noisy" in card
     assert "FER2013 names no age, sex, skin colour" in card
     assert "not what a person feels" in card
@@ -131,6 +132,25 @@ def test_very_long_and_unprintable_names_are_cut(shipped: Contents) -> None:
     assert "\x1b" not in card
     assert "\u2028" not in card
     assert front_matter(card)["license"] == "other"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda m, x: m["validation"].pop("ece"),
+        lambda m, x: m["validation"].update(classes=[{}]),
+        lambda m, x: m["validation"].update(accuracy_interval=[]),
+        lambda m, x: m.update(params="many"),
+        lambda m, x: x.update(versions=None),
+        lambda m, x: x.update(members=[1]),
+    ],
+)
+def test_figures_that_are_none_make_an_error_of_ours(shipped: Contents, change: Any) -> None:
+    metrics = json.loads(json.dumps(shipped.metrics))
+    lineage = json.loads(json.dumps(shipped.lineage))
+    change(metrics, lineage)
+    with pytest.raises(BundleError, match="no model card can be written"):
+        model_card(replace(shipped, metrics=metrics, lineage=lineage))
 
 
 def test_without_figures_it_names_none(shipped: Contents) -> None:

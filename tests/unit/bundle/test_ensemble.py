@@ -119,7 +119,7 @@ def test_what_it_says(made: Bundle, members: tuple[Bundle, ...]) -> None:
     assert [m.id for m in made.members] == [m.id for m in members]
     assert [m["bundle_id"] for m in made.contents.lineage["members"]] == [m.id for m in members]
     card = (made.path / "README.md").read_text(encoding="utf-8")
-    assert f"| other | `{members[1].id[:12]}` |" in card
+    assert f"| other | {members[1].id[:12]} |" in card
     assert "None were measured" in card
 
 
@@ -184,8 +184,8 @@ def _png(path: Path, value: int) -> None:
 
 
 def test_another_calibration_makes_another_ensemble(made: Bundle, tmp_path: Path) -> None:
-    calibration = CalibrationConfig(2.0, 0.4, 0.9, 0.5)
-    repack(made, tmp_path / "warm", calibration, {"note": 1})
+    contents = replace(made.contents, calibration=CalibrationConfig(2.0, 0.4, 0.9, 0.5))
+    repack(made, tmp_path / "warm", contents, "card")
     warm = load_bundle(tmp_path / "warm")
     assert warm.id != made.id
     assert [m.id for m in warm.members] == [m.id for m in made.members]
@@ -199,7 +199,8 @@ def test_another_calibration_makes_another_bundle_of_the_same_network(
     original: Path, tmp_path: Path
 ) -> None:
     bundle = load_bundle(original)
-    repack(bundle, tmp_path / "b", replace(bundle.contents.calibration, temperature=2.0), {})
+    warm = replace(bundle.contents.calibration, temperature=2.0)
+    repack(bundle, tmp_path / "b", replace(bundle.contents, calibration=warm), "card")
     other = load_bundle(tmp_path / "b")
     assert other.id != bundle.id
     weights = "model.safetensors"

@@ -61,7 +61,9 @@ before = peak_mib()
 for number, name in enumerate(ATTACKS):
     try:
         load_bundle(places / str(number) / "bundle")
-    except BundleError:
+    except BundleError as error:
+        if "cannot be read: " in error.message and "Error: " in error.message:
+            sys.exit(f"{name} was refused by luck: {error}")
         continue
     sys.exit(f"{name} was let in")
 print(peak_mib() - before)
