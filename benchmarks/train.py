@@ -127,18 +127,25 @@ def write_folder(folder: Path, count: int) -> None:
 
 
 def measure(processes: dict[str, Process], repeats: int) -> None:
-    """One epoch to warm up, then epochs in turn."""
+    """One epoch to warm up, then epochs in turn: there and back, so that none is always first."""
     for process in processes.values():
         process.epoch()
+    order = list(processes.values())
     for _ in range(repeats):
-        for process in processes.values():
+        for process in order:
             process.rates.append(process.epoch())
+        order.reverse()
 
 
 def ratio(one: Process, other: Process) -> float:
     """Median of paired epochs."""
     pairs = zip(one.rates, other.rates, strict=True)
     return round(statistics.median(a / b for a, b in pairs), 3)
+
+
+def ratio_of_best(one: Process, other: Process) -> float:
+    """Of the fastest epochs, which nothing else on the machine slowed."""
+    return round(max(one.rates) / max(other.rates), 3)
 
 
 def summary(name: str, process: Process) -> dict[str, Any]:
@@ -200,11 +207,24 @@ def on_cpu(arguments: argparse.Namespace, folder: str) -> dict[str, Any]:
         "engine bf16 / loader fp32": ratio(processes["engine bf16"], processes["loader fp32"]),
         "engine bf16 / engine fp32": ratio(processes["engine bf16"], processes["engine fp32"]),
     }
+    best = {
+        f"engine / bare, {precision}": ratio_of_best(
+            processes[f"engine {precision}"], processes[f"bare {precision}"]
+        )
+        for precision in ("bf16", "fp32")
+    }
     for name, value in ratios.items():
-        print(f"{name}: {value} (median of paired epochs)")
+        beside = f"; of the fastest epochs {best[name]}" if name in best else ""
+        print(f"{name}: {value} (median of paired epochs{beside})")
     for process in processes.values():
         process.close()
-    return {"threads": arguments.threads, "loader": chosen, "variants": figures, "ratios": ratios}
+    return {
+        "threads": arguments.threads,
+        "loader": chosen,
+        "variants": figures,
+        "ratios": ratios,
+        "best": best,
+    }
 
 
 def together(processes: Sequence[Process]) -> float:

@@ -104,8 +104,14 @@ class Bare:
         self.model = hand_written(settings["model"]).to(
             self.device, memory_format=torch.channels_last
         )
+        weights = [p for p in self.model.parameters() if p.ndim >= 2]
+        rest = [p for p in self.model.parameters() if p.ndim < 2]
         self.optimizer = torch.optim.SGD(
-            self.model.parameters(), 0.05, momentum=0.9, nesterov=True, fused=True
+            [{"params": weights, "weight_decay": 5e-4}, {"params": rest}],
+            0.05,
+            momentum=0.9,
+            nesterov=True,
+            fused=True,
         )
         self.net: Callable[..., Any] = self.model
         if settings.get("compile"):

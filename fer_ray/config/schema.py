@@ -165,7 +165,8 @@ class ResNetConfig(Section):
 
     @model_validator(mode="after")
     def _frozen_random(self) -> ResNetConfig:
-        if self.weights == "none" and (self.unfreeze < 5 or self.unfreeze_from is not None):
+        first = self.unfreeze_from or ("stem" if self.unfreeze == 5 else None)
+        if self.weights == "none" and first != "stem":
             raise ValueError(
                 "weights: none with unfreeze below 5 trains behind a frozen random network; "
                 "set unfreeze: 5 or give weights"

@@ -55,7 +55,7 @@ class ConvBlock(nn.Module):
         y = self.body(x)
         if self.shortcut is not None:
             y = y + self.shortcut(x)
-        y = torch.relu(y)
+        y = torch.relu_(y)
         out: Tensor = self.dropout(self.pool(y))
         return out
 

@@ -1,4 +1,4 @@
-"""SIGKILL in the middle of a training loses at most the epochs since its last checkpoint."""
+"""A training that is killed or interrupted goes on; Ctrl-C says how."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 
 from fer_ray import api
 
+FER_RAY = str(Path(sys.executable).with_name("fer-ray"))
 CONFIG = """\
 version: 1
 name: killed
@@ -51,3 +52,24 @@ def test_a_killed_training_goes_on_to_the_same_weights(tmp_path: Path) -> None:
     one = load_file(run / "best" / "model.safetensors")
     two = load_file(whole.path / "best" / "model.safetensors")
     assert all(torch.equal(one[name], two[name]) for name in two)
+
+
+def test_ctrl_c_says_how_to_go_on(tmp_path: Path) -> None:
+    config, run = tmp_path / "config.yaml", tmp_path / "run"
+    config.write_text(CONFIG.replace("epochs: 12", "epochs: 100000"))
+    with subprocess.Popen(
+        [FER_RAY, "train", str(config), "--out", str(run), "--threads", "1"],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if line.startswith("epoch   2"):
+                break
+        process.send_signal(signal.SIGINT)
+        rest = process.stderr.read()
+    assert process.returncode == 130
+    assert "fer-ray: interrupted, " in rest
+    assert f"To go on: fer-ray resume {run}" in rest
+    assert "Traceback" not in rest

@@ -199,6 +199,14 @@ def test_a_finer_name_freezes_up_to_its_block() -> None:
     assert blocks == {"layer3.1", "layer4.0", "layer4.1"}
 
 
+def test_a_random_start_trains_every_part() -> None:
+    for leaves in ({}, {"unfreeze_from": "stem"}, {"unfreeze_from": "stem", "unfreeze": 0}):
+        ResNetConfig.model_validate({"weights": "none", **leaves})
+    for leaves in ({"unfreeze": 4}, {"unfreeze_from": "layer1"}, {"unfreeze_from": "head"}):
+        with pytest.raises(ValidationError, match="behind a frozen random network"):
+            ResNetConfig.model_validate({"weights": "none", **leaves})
+
+
 @pytest.mark.parametrize("arch", RESNET_BLOCKS)
 def test_the_schema_knows_every_block(arch: str) -> None:
     with torch.device("meta"):
