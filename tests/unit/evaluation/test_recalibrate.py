@@ -27,7 +27,7 @@ def files(place: Path) -> dict[str, bytes]:
 
 def test_another_bundle_of_the_same_network(bundle: Bundle, many: Path, tmp_path: Path) -> None:
     before = files(bundle.path)
-    report = api.calibrate(bundle, many, tmp_path / "new", target_precision=0.03)
+    report = api.calibrate(bundle, many, tmp_path / "new", target_precision=0.01)
     assert files(bundle.path) == before
     made = load_bundle(tmp_path / "new")
     assert made.id != bundle.id
@@ -40,7 +40,7 @@ def test_another_bundle_of_the_same_network(bundle: Bundle, many: Path, tmp_path
     assert lineage["calibrated_on"]["fingerprint"] == open_prepared(many).fingerprint
     split = read_split(open_prepared(many), "validation")
     logits = Predictor(bundle, "fp32", "cpu").logits(split.images)
-    assert made.contents.calibration == fit_calibration(logits, split.labels, 0.03)
+    assert made.contents.calibration == fit_calibration(logits, split.labels, 0.01)
     # The network is tested on data that are not its own: its card's figures stay the parent's.
     assert made.contents.metrics["validation"] == bundle.contents.metrics["validation"]
     assert bundle.id[:12] in now[manifest.CARD].decode()
@@ -48,7 +48,7 @@ def test_another_bundle_of_the_same_network(bundle: Bundle, many: Path, tmp_path
 
 
 def test_the_figures_are_those_of_both_bundles(bundle: Bundle, many: Path, tmp_path: Path) -> None:
-    report = api.calibrate(bundle, many, tmp_path / "new", target_precision=0.03)
+    report = api.calibrate(bundle, many, tmp_path / "new", target_precision=0.01)
     document = report.document
     for side, place in (("before", bundle.path), ("after", tmp_path / "new")):
         predictor = Predictor(load_bundle(place), "fp32", "cpu")
@@ -63,8 +63,8 @@ def test_the_figures_are_those_of_both_bundles(bundle: Bundle, many: Path, tmp_p
     assert document["after"]["log_loss"] <= document["before"]["log_loss"]
     rule = document["after"]["abstain"]
     right = round(rule["precision"] * rule["kept"])
-    assert wilson_interval(right, rule["kept"], 1.645)[0] >= 0.03
-    assert 0 < document["held_out"]["ece"] < 0.2
+    assert wilson_interval(right, rule["kept"], 1.645)[0] >= 0.01
+    assert 0 < document["held_out"]["ece"] < 0.5
     assert document["held_out"]["kept"]["count"] == 700
     assert np.isclose(document["held_out"]["kept"]["precision"], rule["precision"], atol=0.1)
     text = "\n".join(calibration_lines(document))
