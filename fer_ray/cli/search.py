@@ -1,18 +1,31 @@
-"""`fer-ray check` and `tune`."""
+"""`fer-ray check`, `tune`, `resume`, `stop` and `schema`."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from fer_ray.cli.output import Overrides, result, say
 
+if TYPE_CHECKING:
+    from fer_ray.search.results import RunSummary
+
+By = Annotated[
+    str | None,
+    typer.Option(metavar="HH:MM", help="End in order then; also YYYY-MM-DD HH:MM."),
+]
+Address = Annotated[
+    str | None, typer.Option(help="Of a Ray cluster; default: RAY_ADDRESS, or one started here.")
+]
+
 
 def register(app: typer.Typer) -> None:
     app.command()(check)
     app.command()(tune)
+    app.command()(resume)
+    app.command()(stop)
     app.command()(schema)
 
 
@@ -39,12 +52,47 @@ def tune(
     data: Annotated[str | None, typer.Option(help="A prepared data set, or sample.")] = None,
     out: Annotated[Path | None, typer.Option(help="Run directory; default runs/NAME.")] = None,
     overrides: Overrides = None,
+    by: By = None,
+    address: Address = None,
 ) -> None:
     """Search a space with Ray Tune and Optuna: fer-ray tune search_spaces/quickstart.yaml"""
     from fer_ray import api
 
     place = out or Path("runs") / space.stem
-    summary = api.tune(space, data=data, out=place, overrides=overrides or (), live=True)
+    summary = api.tune(
+        space,
+        data=data,
+        out=place,
+        overrides=overrides or (),
+        live=True,
+        by=by,
+        address=address,
+    )
+    _say_summary(summary, place)
+
+
+def resume(
+    run: Annotated[Path, typer.Argument(metavar="RUN")],
+    overrides: Overrides = None,
+    by: By = None,
+    address: Address = None,
+) -> None:
+    """Go on with a killed, stopped or finished search: fer-ray resume runs/cnn"""
+    from fer_ray import api
+
+    summary = api.resume(run, overrides=overrides or (), live=True, by=by, address=address)
+    _say_summary(summary, run)
+
+
+def stop(run: Annotated[Path, typer.Argument(metavar="RUN")]) -> None:
+    """End a search in order, from another terminal: fer-ray stop runs/cnn"""
+    from fer_ray import api
+
+    api.stop(run)
+    say(f"{run} ends after the epochs under way; go on with it: fer-ray resume {run}")
+
+
+def _say_summary(summary: RunSummary, place: Path) -> None:
     for line in summary.lines():
         result(line)
     say("next:")

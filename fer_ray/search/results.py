@@ -15,8 +15,9 @@ import pandas as pd
 from fer_ray.config.space import flatten
 from fer_ray.metrics import wilson_interval
 from fer_ray.runs import RunDirectory
-from fer_ray.search.study import LiveTrial, Study
-from fer_ray.store import read_json, replacing, write_json
+from fer_ray.search.live import LiveTrial
+from fer_ray.search.study import Study
+from fer_ray.store import read_json, remove_tree, replacing, write_json
 
 
 @dataclass(frozen=True)
@@ -91,13 +92,26 @@ def update_best(study: Study) -> None:
     study.run.point_best(with_bundle[0].number)
     for live in with_bundle[study.space.base.keep.top :]:
         if live.number != 0:
-            shutil.rmtree(study.run.bundle(live.number), ignore_errors=True)
+            remove_tree(study.run.bundle(live.number))
             live.bundle_id = None
 
 
 def drop_checkpoint(run: RunDirectory, live: LiveTrial) -> None:
     """A trial that has ended needs no checkpoint."""
     run.checkpoint(live.number).unlink(missing_ok=True)
+
+
+def clear_leftovers(study: Study) -> None:
+    """Remove what a killed driver was about to remove or to rename."""
+    for live in study.trials.values():
+        if live.ended is not None:
+            drop_checkpoint(study.run, live)
+    for folder in (study.run.path, study.run.bundle(0).parent):
+        for path in folder.glob(".*.tmp"):
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
 
 
 def write_status(study: Study) -> None:

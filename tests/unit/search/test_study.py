@@ -14,6 +14,7 @@ from fer_ray.errors import FerRayError
 from fer_ray.models.build import size_of
 from fer_ray.runs import RunDirectory
 from fer_ray.search import study as module
+from fer_ray.search.live import Asked
 from fer_ray.search.study import Study
 
 SPACE = """\
@@ -72,9 +73,16 @@ def make(tmp_path: Path, tables: Path) -> MakeStudy:
 def test_a_study_makes_its_file(tmp_path: Path) -> None:
     study = Study(RunDirectory(tmp_path), parse_space(SPACE + TAIL, "a.yaml"))
     assert study.run.study_db == tmp_path / "study.db"
-    assert study.ask().number == 0
+    assert begin(study).number == 0
     assert study.num_trials == 60
     assert frozen(study, 0).state == TrialState.RUNNING
+
+
+def begin(study: Study) -> Asked:
+    """Ask for a trial and start it."""
+    asked = study.ask()
+    study.begin(asked.number)
+    return asked
 
 
 def row(epoch: int, objective: float, best: float | None = None, **more: Any) -> dict[str, Any]:
@@ -101,7 +109,7 @@ def frozen(study: Study, number: int) -> FrozenTrial:
 
 def test_trial_0_is_the_defaults(make: MakeStudy) -> None:
     study = make()
-    asked = study.ask()
+    asked = begin(study)
     assert asked.number == 0
     assert asked.params == study.space.complete({})
     base = study.space.base
@@ -114,7 +122,7 @@ def test_samples_validate_and_every_branch_and_choice_occurs(make: MakeStudy) ->
     study = make(SPACE + TAIL, "search.sampler=random")
     seen: dict[str, set[Any]] = {}
     for _ in range(60):
-        asked = study.ask()
+        asked = begin(study)
         assert study.space.check_point(asked.params) == asked.params
         for hole in study.space.holes:
             reached = all(asked.params.get(a) == branch for a, branch in hole.when)
@@ -137,11 +145,11 @@ def test_tpe_learns_where_it_is_good(make: MakeStudy, sampler: str) -> None:
     )
     distances = []
     for _ in range(30):
-        asked = study.ask()
+        asked = begin(study)
         distances.append(abs(asked.params["model.cnn.head_dropout"] - 0.7))
         study.record(asked.number, [row(1, 1 - distances[-1])])
         study.finish(asked.number, "complete")
-    learned = sum(distances[-10:]) / 10 < 0.12  # 0.3 by chance
+    learned = sum(distances[-20:]) / 20 < 0.18  # 0.3 by chance
     assert learned == (sampler == "tpe")
 
 
@@ -149,7 +157,7 @@ def test_each_trial_has_a_seed_of_its_own_and_a_file_that_repeats_it(
     make: MakeStudy, tmp_path: Path
 ) -> None:
     study = make()
-    asked = [study.ask() for _ in range(5)]
+    asked = [begin(study) for _ in range(5)]
     seeds = {trial.config.train.seed for trial in asked}
     assert len(seeds) == 5
     for trial in asked:
@@ -163,7 +171,7 @@ def test_the_same_search_seed_asks_the_same(make: MakeStudy, sampler: str) -> No
     asked = []
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         study = make(SPACE + TAIL, f"search.sampler={sampler}", f"search.seed={seed}", name=name)
-        trials = [study.ask() for _ in range(4)]
+        trials = [begin(study) for _ in range(4)]
         asked.append([(t.number, t.params, t.config.train.seed) for t in trials])
     assert asked[0] == asked[1]
     assert asked[0] != asked[2]
@@ -180,7 +188,7 @@ search:
 """
     )
     study = make(text)
-    asked = [study.ask() for _ in range(3)]
+    asked = [begin(study) for _ in range(3)]
     assert asked[0].params == study.space.complete({})
     assert asked[1].params["model"] == "resnet"
     assert asked[1].params["train.batch_size"] == 32
@@ -202,7 +210,7 @@ search: {sampler: grid, trials: 40}
 def test_a_grid_asks_every_point_once(make: MakeStudy) -> None:
     study = make(GRID)
     assert study.num_trials == 8
-    asked = [study.ask().params for _ in range(8)]
+    asked = [begin(study).params for _ in range(8)]
     assert asked[0] == study.space.complete({})
     key = [tuple(sorted(params.items())) for params in asked]
     assert set(key) == {tuple(sorted(params.items())) for params in study.space.grid()}
@@ -220,7 +228,7 @@ def test_forbidden_combinations_are_never_asked_and_told_as_infeasible(make: Mak
     text = SPACE + TAIL + "forbid: [{model: cnn, train.optimizer: adamw}, {model: resnet}]\n"
     study = make(text, "search.sampler=random")
     for _ in range(6):
-        params = study.ask().params
+        params = begin(study).params
         assert params["model"] == "cnn"
         assert params["train.optimizer"] == "sgd"
     assert study.num_rejected > 2
@@ -240,7 +248,7 @@ def test_configurations_above_the_limits_are_never_asked(make: MakeStudy, what: 
     limit = size_of(plain.space.base)[position]
     study = make(SPACE + TAIL, "search.sampler=random", f"limits.{what}={limit}")
     for _ in range(3):
-        assert size_of(study.ask().config)[position] <= limit
+        assert size_of(begin(study).config)[position] <= limit
     assert study.num_rejected > 0
     (why,) = {
         t.user_attrs["ended"].rsplit(", ", 1)[1]
@@ -256,7 +264,7 @@ def test_a_space_without_an_allowed_point_ends_with_a_remedy(
     monkeypatch.setattr(module, "_MAX_REJECTED", 4)
     study = make(SPACE + TAIL, "search.sampler=random", "limits.params=10")
     with pytest.raises(FerRayError, match="Widen `limits` or `forbid`"):
-        study.ask()
+        begin(study)
     assert study.num_rejected == 4
 
 
@@ -265,7 +273,7 @@ def test_a_space_without_an_allowed_point_ends_with_a_remedy(
 
 def test_a_complete_trial_has_its_best_value_and_its_whole_curve(make: MakeStudy) -> None:
     study = make()
-    study.ask()
+    begin(study)
     curve = [row(1, 0.3), row(2, 0.6), row(3, 0.5, best=0.6, best_epoch=2)]
     assert not study.record(0, curve[:1])
     assert not study.record(0, curve[1:])
@@ -282,7 +290,7 @@ def test_a_complete_trial_has_its_best_value_and_its_whole_curve(make: MakeStudy
 def test_a_stopped_trial_is_pruned_with_its_best_value(make: MakeStudy) -> None:
     study = make()
     for _ in range(3):
-        study.ask()
+        begin(study)
     assert not study.record(0, [row(1, 0.1)]), "trial 0 is exempt"
     assert not study.record(1, [row(1, 0.5)])
     assert study.record(2, [row(1, 0.3)])
@@ -290,17 +298,26 @@ def test_a_stopped_trial_is_pruned_with_its_best_value(make: MakeStudy) -> None:
     trial = frozen(study, 2)
     assert trial.state == TrialState.PRUNED
     assert trial.value == 0.3
-    assert trial.user_attrs["rungs"] == [{"rung": 1, "rank": 2, "count": 3, "stop": True}]
+    (visit,) = trial.user_attrs["rungs"]
+    assert visit.pop("time") > 0
+    assert visit == {
+        "rung": 1,
+        "rank": 2,
+        "count": 3,
+        "stop": True,
+        "value": 0.3,
+        "threshold": 0.5,
+    }
     assert trial.user_attrs["curve"] == [row(1, 0.3)]
 
 
 def test_trial_0_is_never_stopped_but_counts(make: MakeStudy) -> None:
     study = make()
     for _ in range(4):
-        study.ask()
+        begin(study)
     assert not study.record(1, [row(1, 0.9)])
     assert not study.record(0, [row(1, 0.1), row(2, 0.1), row(3, 0.1), row(4, 0.1)])
-    assert study.trials[0].decisions[0].rank == 2
+    assert study.trials[0].decisions[0][0].rank == 2
     assert study.record(2, [row(1, 0.5)])
 
 
@@ -318,7 +335,7 @@ def test_trial_0_is_never_stopped_but_counts(make: MakeStudy) -> None:
 )
 def test_how_a_trial_ended_is_told_right(make: MakeStudy, ended: str, state: TrialState) -> None:
     study = make()
-    study.ask()
+    begin(study)
     study.record(0, [row(1, 0.4)])
     study.finish(0, ended, error="ValueError: x" if ended == "failed" else None)
     trial = frozen(study, 0)
@@ -334,7 +351,7 @@ def test_how_a_trial_ended_is_told_right(make: MakeStudy, ended: str, state: Tri
 @pytest.mark.parametrize("ended", ["failed", "interrupted", "time budget"])
 def test_a_trial_without_an_epoch_fails(make: MakeStudy, ended: str) -> None:
     study = make()
-    study.ask()
+    begin(study)
     study.finish(0, ended)
     assert frozen(study, 0).state == TrialState.FAIL
     assert study.ranking() == []
@@ -342,7 +359,7 @@ def test_a_trial_without_an_epoch_fails(make: MakeStudy, ended: str) -> None:
 
 def test_a_diverged_trial_keeps_its_last_finite_value(make: MakeStudy) -> None:
     study = make()
-    study.ask()
+    begin(study)
     bad = row(3, -1.0, best=0.5, diverged=True)
     study.record(0, [row(1, 0.5), row(2, 0.4, best=0.5), bad])
     study.finish(0, "diverged")
@@ -354,7 +371,7 @@ def test_a_diverged_trial_keeps_its_last_finite_value(make: MakeStudy) -> None:
 
 def test_a_trial_that_diverged_at_once_has_no_value(make: MakeStudy) -> None:
     study = make()
-    study.ask()
+    begin(study)
     study.record(0, [row(1, -1.0, diverged=True)])
     study.finish(0, "diverged")
     assert frozen(study, 0).state == TrialState.FAIL
@@ -363,7 +380,7 @@ def test_a_trial_that_diverged_at_once_has_no_value(make: MakeStudy) -> None:
 
 def test_finishing_twice_changes_nothing(make: MakeStudy) -> None:
     study = make()
-    study.ask()
+    begin(study)
     study.record(0, [row(1, 0.4)])
     study.finish(0, "complete", bundle_id="abc")
     before = frozen(study, 0)
@@ -374,7 +391,7 @@ def test_finishing_twice_changes_nothing(make: MakeStudy) -> None:
 
 def test_epochs_that_a_retried_trial_repeats_are_counted_once(make: MakeStudy) -> None:
     study = make()
-    study.ask()
+    begin(study)
     study.record(0, [row(1, 0.3), row(2, 0.4)])
     study.record(0, [row(2, 0.9), row(3, 0.5)])
     assert [entry["epoch"] for entry in study.trials[0].curve] == [1, 2, 3]
@@ -384,7 +401,7 @@ def test_epochs_that_a_retried_trial_repeats_are_counted_once(make: MakeStudy) -
 def test_a_minimised_objective_turns_everything_round(make: MakeStudy) -> None:
     study = make(SPACE + TAIL, "objective={metric: val/log_loss, goal: minimize}")
     for _ in range(4):
-        study.ask()
+        begin(study)
     study.record(0, [row(1, 1.5)])
     assert not study.record(1, [row(1, 1.0)])
     assert study.record(2, [row(1, 2.0)])
@@ -398,7 +415,7 @@ def test_a_minimised_objective_turns_everything_round(make: MakeStudy) -> None:
 def test_ranking_is_by_best_value_ties_to_the_earlier(make: MakeStudy) -> None:
     study = make()
     for number, value in enumerate([0.4, 0.6, 0.6, 0.5]):
-        study.ask()
+        begin(study)
         study.record(number, [row(1, value)])
     assert [live.number for live in study.ranking()] == [1, 2, 3, 0]
 
@@ -406,6 +423,6 @@ def test_ranking_is_by_best_value_ties_to_the_earlier(make: MakeStudy) -> None:
 def test_without_a_scheduler_nothing_is_stopped(make: MakeStudy) -> None:
     study = make(SPACE + TAIL, "scheduler=none")
     for number, value in enumerate([0.9, 0.1, 0.1]):
-        study.ask()
+        begin(study)
         rows = [row(epoch, value) for epoch in range(1, 10)]
         assert not study.record(number, rows)
