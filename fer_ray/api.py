@@ -303,12 +303,12 @@ def stop(run: str | Path) -> None:
         UserError: no such run, or nothing works on it.
     """
     from fer_ray.runs import open_run
-    from fer_ray.search.stopping import request_stop
+    from fer_ray.search.stopping import BY_COMMAND, request_stop
 
     directory = open_run(Path(run))
     if not directory.is_worked_on():
         raise UserError(f"nothing works on {run}", f"Go on with it: fer-ray resume {run}")
-    request_stop(directory, "fer-ray stop")
+    request_stop(directory, BY_COMMAND)
 
 
 def load_predictor(

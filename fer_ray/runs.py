@@ -7,7 +7,7 @@ import datetime
 import fcntl
 import io
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,11 @@ class RunDirectory:
         return self.path / "stop.json"
 
     @property
+    def confirm(self) -> Path:
+        """Trainings of the best on fresh seeds."""
+        return self.path / "confirm"
+
+    @property
     def ray(self) -> Path:
         return self.path / "ray"
 
@@ -69,7 +74,7 @@ class RunDirectory:
         verb: str,
         space_text: str,
         data_fingerprint: str,
-        overrides: Sequence[str] = (),
+        facts: Mapping[str, Any] | None = None,
     ) -> None:
         """Make the directory with `run.json` and `space.yaml`: both or nothing.
 
@@ -77,7 +82,7 @@ class RunDirectory:
             verb: `tune` or `train`.
             space_text: the file as given.
             data_fingerprint: of the data set.
-            overrides: what was changed of it, `address=value` each.
+            facts: what else `run.json` records.
 
         Raises:
             OutputExistsError: the directory holds something.
@@ -91,9 +96,8 @@ class RunDirectory:
                     "fer_ray": __version__,
                     "verb": verb,
                     "command": sys.argv,
-                    "working_directory": str(Path.cwd()),
-                    "overrides": list(overrides),
                     "data_fingerprint": data_fingerprint,
+                    **(facts or {}),
                     "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
                 },
             )

@@ -35,16 +35,27 @@ def check(
 ) -> None:
     """Every error of a space, or the space as a table: fer-ray check search_spaces/cnn.yaml"""
     from fer_ray import api
+    from fer_ray.config.advice import advice
 
     checked = api.check(space, overrides or ())
     if not checked.holes:
         result(f"{space}: no holes; `fer-ray train {space}` trains it")
         return
-    width = max(len(hole.address) for hole in checked.holes)
-    domain = max(len(hole.describe()) for hole in checked.holes)
-    result(f"{'address':<{width}}  {'values':<{domain}}  default")
+    rows = [("address", "values", "default", "only where")]
     for hole in checked.holes:
-        result(f"{hole.address:<{width}}  {hole.describe():<{domain}}  {hole.default}")
+        where = ", ".join(f"{address} = {branch}" for address, branch in hole.when)
+        rows.append((hole.address, hole.describe(), _plain(hole.default), where))
+    widths = [max(len(row[column]) for row in rows) for column in range(4)]
+    for row in rows:
+        result(
+            "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
+        )
+    for line in advice(checked):
+        say(f"warning: {line}")
+
+
+def _plain(value: object) -> str:
+    return str(list(value)) if isinstance(value, tuple) else str(value)
 
 
 def tune(

@@ -69,11 +69,6 @@ class StudyBridge:
             return "time budget"
         return None
 
-    @property
-    def is_interrupted(self) -> bool:
-        """Asked to end by a signal to this process, not by `fer-ray stop`."""
-        return self.stop.by not in (None, "fer-ray stop")
-
     def note_target(self, live: LiveTrial) -> None:
         target = self.study.space.base.stop.target
         if target is not None and live.has_value:

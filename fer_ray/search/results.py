@@ -34,6 +34,7 @@ class RunSummary:
         ended: how many trials ended how.
         epochs: trained in all.
         seconds: wall time of the search.
+        confirmation: as `study.db` has it, or None.
     """
 
     path: Path
@@ -48,6 +49,7 @@ class RunSummary:
     ended: dict[str, int]
     epochs: int
     seconds: float
+    confirmation: dict[str, Any] | None = None
 
     def lines(self) -> list[str]:
         """The summary as text."""
@@ -72,12 +74,31 @@ class RunSummary:
                 f"{100 * high:.1f}; majority {100 * figures['majority_accuracy']:.1f} %)"
             )
         ]
-        return lines
+        return lines + _confirmation_lines(self.confirmation)
 
     @property
     def trials(self) -> pd.DataFrame:
         """One row a trial: number, state, value, epochs, and every searched value."""
         return pd.read_parquet(self.path / "trials.parquet")
+
+
+def _confirmation_lines(confirmation: dict[str, Any] | None) -> list[str]:
+    if confirmation is None:
+        return []
+    lines = [
+        (
+            f"confirmed on fresh seeds: {len(confirmation['trainings'])} of "
+            f"{confirmation['wanted']} trainings, {confirmation['images']:,} validation images"
+        )
+    ]
+    for row in confirmation["comparisons"]:
+        lines.append(
+            f"  trial {row['trial']} {row['verdict']} the defaults: accuracy "
+            f"{100 * row['accuracy']:.1f} against {100 * row['default_accuracy']:.1f} % "
+            f"({100 * row['low']:+.1f} to {100 * row['high']:+.1f} points; a difference below "
+            f"{100 * row['smallest']:.1f} could not have been seen)"
+        )
+    return lines
 
 
 def _show(value: Any) -> str:
@@ -181,4 +202,5 @@ def summary_of(study: Study, seconds: float) -> RunSummary | None:
         ended=dict(Counter(str(live.ended) for live in study.trials.values())),
         epochs=sum(live.epoch for live in study.trials.values()),
         seconds=seconds,
+        confirmation=study.file.attributes().get("confirm"),
     )

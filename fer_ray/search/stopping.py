@@ -16,6 +16,7 @@ from types import FrameType
 from fer_ray.runs import RunDirectory
 from fer_ray.store import read_json, write_json
 
+BY_COMMAND = "fer-ray stop"
 _LOOK_EVERY_S = 0.25
 
 

@@ -16,7 +16,7 @@ import hashlib
 import time
 import warnings
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -62,6 +62,7 @@ class Study:
         space: checked.
         data_fingerprint: noted in a new study.
         path: of `study.db`; in the run where it is None.
+        start_points: of the run that `search.start_from` names; an interrupted study has its own.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class Study:
         space: SearchSpace,
         data_fingerprint: str = "",
         path: Path | None = None,
+        start_points: Sequence[Mapping[str, Any]] = (),
     ) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.run = run
@@ -96,6 +98,7 @@ class Study:
         self._unwritten: deque[int] = deque()  # known to Optuna, not in the file
         self._ahead: deque[int] = deque()  # asked ahead, not handed out
         self.file = StudyFile(path or run.study_db, base.name, base.objective.goal)
+        self._start_points = self.file.attributes().get("start_points", list(start_points))
         self._load()
         self._fixed: deque[Point] = deque(self._points_to_come())
         self.sessions: list[dict[str, Any]] = list(self.file.attributes().get("sessions", []))
@@ -106,6 +109,7 @@ class Study:
                 "rungs": list(rungs),
                 "reduction": reduction,
                 "epochs": base.train.epochs,
+                "start_points": self._start_points,
                 "format": FORMAT,
             }.items():
                 self.file.note(name, value)
@@ -250,8 +254,9 @@ class Study:
         """Trial 0 is the defaults; then `start_from`, or the grid."""
         search = self.space.base.search
         yield self.space.complete({}), "defaults"
-        assert isinstance(search.start_from, tuple)
-        for point in search.start_from:
+        named = isinstance(search.start_from, str)
+        for point in self._start_points if named else search.start_from:
+            assert not isinstance(point, str)
             yield self.space.check_point(point), "start_from"
         if search.sampler == "grid":
             for params in self._grid_points()[1:]:

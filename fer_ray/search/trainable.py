@@ -24,7 +24,7 @@ from fer_ray.search.stopping import StopWatch
 from fer_ray.training.loop import Training
 
 _REPORT_EVERY_S = 1.0
-_CHECKPOINT_EVERY_S = 15.0
+CHECKPOINT_EVERY_S = 15.0
 _MACHINE_FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}
 """Full, over quota, read-only, broken: the storage's fault, not the configuration's."""
 
@@ -103,7 +103,7 @@ def _train(
     config = Config.model_validate(trial["config"])
     run = RunDirectory(Path(setting.run_path))
     number = int(trial["number"])
-    training = Training(config, data, _state(config, states))
+    training = Training(config, data, pretrained_of(config, states))
     checkpoint = run.checkpoint(number)
     if checkpoint.is_file():
         training.resume(checkpoint)
@@ -119,7 +119,7 @@ def _train(
             ended = _end_of(training, setting)
             if ended is not None or stop.is_asked:
                 break
-            if now - saved >= _CHECKPOINT_EVERY_S:
+            if now - saved >= CHECKPOINT_EVERY_S:
                 training.save(checkpoint)
                 saved = now
             if result.epoch in setting.rungs or now - reported >= _REPORT_EVERY_S:
@@ -192,7 +192,8 @@ def _reaches(config: Config, value: float, target: float) -> bool:
     return value >= target if config.objective.goal == "maximize" else value <= target
 
 
-def _state(config: Config, states: Mapping[str, Any]) -> dict[str, torch.Tensor] | None:
+def pretrained_of(config: Config, states: Mapping[str, Any]) -> dict[str, torch.Tensor] | None:
+    """A config's pretrained weights, of those that all trials share."""
     resnet = config.model.resnet
     if resnet is None or resnet.weights == "none":
         return None

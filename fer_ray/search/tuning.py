@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import datetime
 import os
 import shutil
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fer_ray.config.advice import advice
 from fer_ray.config.schema import parse_duration_s
 from fer_ray.config.space import SearchSpace
 from fer_ray.data.loading import source_name, source_of
@@ -23,6 +25,7 @@ from fer_ray.errors import (
 )
 from fer_ray.ray_session import ray_session
 from fer_ray.runs import RunDirectory
+from fer_ray.search.confirm import share_of_budget
 from fer_ray.search.live import LiveTrial
 from fer_ray.search.progress import Progress
 from fer_ray.search.resources import Slots, check_request, plan_slots
@@ -37,7 +40,8 @@ from fer_ray.search.results import (
 )
 from fer_ray.search.resuming import open_interrupted
 from fer_ray.search.shared_storage import check_shared
-from fer_ray.search.stopping import signals_stop
+from fer_ray.search.start_from import points_of_run
+from fer_ray.search.stopping import BY_COMMAND, StopWatch, signals_stop
 from fer_ray.search.study import Study, rejection
 from fer_ray.search.weights import pretrained_states
 
@@ -92,14 +96,21 @@ def run_tuning(
         )
     run = RunDirectory(out.absolute())
     run.require_absent()
+    points: list[dict[str, Any]] = []
+    if isinstance(space.base.search.start_from, str):
+        points, lines = points_of_run(space, Path(space.base.search.start_from))
+        for line in lines:
+            _say(options)(line)
     states = pretrained_states(space)
     fingerprint = prepared.fingerprint if prepared else "sample"
     with _ray(space, options):
         slots = plan_slots(space.base.resources, _say(options))
         check_shared(run.path)
-        run.create("tune", space.text, fingerprint, overrides)
+        facts = {"overrides": list(overrides), "working_directory": str(Path.cwd())}
+        run.create("tune", space.text, fingerprint, facts)
         with run.locked():
-            return _search(Study(run, space, fingerprint), slots, states, options)
+            study = Study(run, space, fingerprint, start_points=points)
+            return _search(study, slots, states, options)
 
 
 def resume_tuning(path: Path, overrides: tuple[str, ...], options: Options) -> RunSummary:
@@ -150,12 +161,16 @@ def _search(
     """One session of work on a study."""
     run = study.run
     progress = Progress(study, live=options.live)
+    for line in advice(study.space, slots.count):
+        progress.say(f"warning: {line}")
     study.open_session(slots.count)
     how = "failed"
     fatal: BaseException | str | None = None
     try:
         with signals_stop(run, progress.say):
             how, fatal = _fit(study, slots, states, progress, options)
+            if how == "stopped" and StopWatch(run).by != BY_COMMAND:
+                how = "interrupted"
     except KeyboardInterrupt:
         how = "interrupted"
     finally:
@@ -228,25 +243,30 @@ def _fit(
     from ray import tune
 
     from fer_ray.data.ray_data import put_training_data
+    from fer_ray.search.confirming import confirm
     from fer_ray.search.trainable import TrialSetting, train_trial
 
     base = study.space.base
     deadline = _deadline(study, options)
+    search_deadline = deadline
+    if deadline is not None and base.confirm is not None:
+        share = share_of_budget(study.space, study.asha.rungs)
+        search_deadline = deadline - share * (deadline - time.time())
     setting = TrialSetting(
         run_path=str(study.run.path),
         rungs=study.asha.rungs,
-        deadline=deadline,
+        deadline=search_deadline,
         target=base.stop.target,
         num_threads=max(1, int(slots.cpu)),
         data_name=source_name(base.data),
     )
-    trainable = tune.with_parameters(
-        train_trial,
-        data=put_training_data(base.data, progress.say),
-        states=ray.put(states),
-        setting=setting,
-    )
-    return fit(study, trainable, slots, progress, deadline)
+    data, shared_states = put_training_data(base.data, progress.say), ray.put(states)
+    trainable = tune.with_parameters(train_trial, data=data, states=shared_states, setting=setting)
+    how, fatal = fit(study, trainable, slots, progress, search_deadline)
+    if base.confirm is None or how not in ("finished", "time budget", "target"):
+        return how, fatal
+    whole = dataclasses.replace(setting, deadline=deadline)
+    return confirm(study, slots, data, shared_states, whole, progress.say) or how, fatal
 
 
 def fit(
@@ -318,8 +338,6 @@ def fit(
     how = bridge.why_over or "finished"
     if study.is_done() and bridge.fatal is None:
         how = "finished"
-    elif how == "stopped" and bridge.is_interrupted:
-        how = "interrupted"
     return how, bridge.fatal
 
 

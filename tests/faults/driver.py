@@ -2,9 +2,9 @@
 
     python driver.py rename 7 tune space.yaml --out run
 
-`os.replace` and `os.fsync` are patched in this process before the command runs, and nothing in the
-package knows of it. `commit` counts SQLite's commits. The kill comes before the operation where N is
-odd, after it where N is even. N = 0 kills nothing and writes the count to FAULT_COUNT.
+`os.replace` and `os.fsync` are patched in this process before the command runs; nothing in the
+package knows of it. `commit` counts SQLite's commits. The kill comes before the operation where N
+is odd, after it where N is even. N = 0 kills nothing and writes the count to FAULT_COUNT.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""What the fault tests share: a small search, a Ray that outlives its drivers, and what must hold."""
+"""What the fault tests share: a small search, its drivers, and what must hold."""
 
 from __future__ import annotations
 
@@ -118,7 +118,9 @@ def check_whole(path: Path, log: Path, num_trials: int = NUM_TRIALS) -> None:
         curve = trial.user_attrs["curve"]
         assert [row["epoch"] for row in curve] == list(range(1, len(curve) + 1))
         trained = {epoch for seed, epoch in counts if seed == trial.user_attrs["seed"]}
-        assert trained == set(range(1, len(curve) + 1)), f"trial {trial.number}: every epoch is told"
+        assert trained == set(range(1, len(curve) + 1)), (
+            f"trial {trial.number}: every epoch is told"
+        )
         assert trial.value == max(row["objective"] for row in curve)
         assert (trial.state == TrialState.COMPLETE) == (len(curve) == EPOCHS)
     check_best(path)

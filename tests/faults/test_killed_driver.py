@@ -16,9 +16,9 @@ from tests.faults import runs
 
 SHORT = [("rename", 12), ("commit", 20)]
 LONG = [
-    *[("rename", n) for n in (1, 2, 3, 5, 8, 11, 14, 17, 22, 27)],
-    *[("fsync", n) for n in (3, 6, 9, 16, 24, 33, 41)],
-    *[("commit", n) for n in (1, 3, 6, 9, 13, 16, 19, 24, 31)],
+    *[("rename", n) for n in (1, 2, 3, 5, 8, 11, 15, 19, 25, 31, 38)],
+    *[("fsync", n) for n in (3, 6, 9, 16, 24, 33, 43, 55, 68)],
+    *[("commit", n) for n in (1, 3, 6, 9, 13, 16, 24, 31, 38)],
 ]
 
 
@@ -29,7 +29,7 @@ def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def address(log: Path) -> Iterator[str]:
-    """A Ray that the killed drivers leave behind: starting one for each would take most of the time."""
+    """A Ray that outlives the killed drivers: one for each would take most of the time."""
     from ray.cluster_utils import Cluster
 
     before = dict(os.environ)
@@ -45,12 +45,12 @@ def address(log: Path) -> Iterator[str]:
 
 
 @pytest.fixture
-def setting(tmp_path: Path, log: Path, address: str) -> Iterator[dict[str, Any]]:
+def setting(tmp_path: Path, log: Path, address: str) -> dict[str, Any]:
     log.unlink(missing_ok=True)
     space = tmp_path / "faults.yaml"
     space.write_text(runs.SPACE)
     env = runs.environment(log, RAY_ADDRESS=address)
-    yield {"space": space, "out": tmp_path / "run", "log": log, "env": env}
+    return {"space": space, "out": tmp_path / "run", "log": log, "env": env}
 
 
 def resume_and_check(setting: dict[str, Any]) -> None:

@@ -8,13 +8,17 @@ from typing import Any
 import optuna
 import pytest
 from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy import event
 
+from fer_ray.config import space as space_module
+from fer_ray.config.holes import Hole
 from fer_ray.config.space import load_config, parse_space
 from fer_ray.errors import FerRayError
 from fer_ray.models.build import size_of
 from fer_ray.runs import RunDirectory
 from fer_ray.search import study as module
 from fer_ray.search.live import Asked
+from fer_ray.search.sampling import decode, encode, encoded_choices
 from fer_ray.search.study import Study
 
 SPACE = """\
@@ -426,3 +430,149 @@ def test_without_a_scheduler_nothing_is_stopped(make: MakeStudy) -> None:
         begin(study)
         rows = [row(epoch, value) for epoch in range(1, 10)]
         assert not study.record(number, rows)
+
+
+# --- choices that Optuna takes for equal ----------------------------------------------------------
+
+
+def test_choices_that_are_equal_to_python_stay_apart(make: MakeStudy) -> None:
+    text = "version: 1\nname: search\nmodel: {cnn: {batchnorm: {choice: [all, none, [1]]}}}\n"
+    mixed = text + "augment: {rotate_deg: {choice: [0, 0.0, 10]}}\nsearch: {sampler: random}\n"
+    study = make(mixed)
+    seen = {repr(begin(study).params["augment.rotate_deg"]) for _ in range(30)}
+    assert seen == {"0", "0.0", "10"}
+    reopened = Study(study.run, study.space)
+    for number, live in study.trials.items():
+        assert repr(reopened.trials[number].asked.params) == repr(live.asked.params)
+
+
+@pytest.mark.parametrize("choices", [(False, 0), (True, 1.0), (1, 1.0, "1"), ((1,), "[1]")])
+def test_encoding_gives_back_the_very_value(choices: tuple[Any, ...]) -> None:
+    hole = Hole("model.cnn.x", "choice", choices[0], choices=choices)
+    for choice in choices:
+        back = decode(hole, encode(hole, choice))
+        assert (back, type(back)) == (choice, type(choice))
+    assert len(set(map(repr, encoded_choices(hole)))) == len(choices)
+
+
+# --- grids and repeats ----------------------------------------------------------------------------
+
+
+def test_a_grid_does_not_count_forbidden_points(make: MakeStudy) -> None:
+    text = GRID + "forbid: [{model.cnn.depth: 3, train.batch_size: 32}]\n"
+    study = make(text)
+    assert study.num_trials == 6
+    asked = [begin(study).params for _ in range(6)]
+    assert not any(study.space.is_forbidden(params) for params in asked)
+    assert len({tuple(sorted(params.items())) for params in asked}) == 6
+    assert not study.wants_more
+    assert study.num_rejected == 0
+
+
+def test_repeats_train_a_configuration_on_several_seeds(make: MakeStudy) -> None:
+    study = make(GRID, "search.repeat=2", "search.trials=3")
+    assert study.num_trials == 6
+    asked = [begin(study) for _ in range(6)]
+    assert [a.repeat_of for a in asked] == [None, 0, None, 2, None, 4]
+    for first, second in zip(asked[::2], asked[1::2], strict=True):
+        assert first.params == second.params
+        assert first.config.train.seed != second.config.train.seed
+    for number, value in enumerate([0.5, 0.5, 0.9, 0.2, 0.6, 0.6]):
+        study.record(number, [row(1, value)])
+    assert [live.number for live in study.ranking()] == [4, 5, 2, 3, 0, 1], "by mean, not by luck"
+
+
+# --- a file that another driver left --------------------------------------------------------------
+
+
+def reopened(study: Study) -> Study:
+    """What a new process makes of the file; the old one is left as a kill leaves it."""
+    study.file.flush()
+    return Study(study.run, study.space)
+
+
+def test_a_reopened_study_hands_out_what_was_under_way_and_asks_on(make: MakeStudy) -> None:
+    text = SPACE + TAIL + "forbid: [{model: resnet}]\n"
+    whole = make(text, "search.sampler=random", name="whole")
+    expected = [begin(whole).params for _ in range(8)]
+    study = make(text, "search.sampler=random", name="killed")
+    begun = [begin(study).number for _ in range(5)]
+    study.record(begun[1], [row(1, 0.5)])
+    study.finish(begun[1], "complete")
+    study.record(begun[2], [row(1, 0.6), row(2, 0.7)])
+    study.prepare()  # asked ahead, not begun: as if never asked
+    second = reopened(study)
+    left = [begun[0], *begun[2:]]
+    assert [live.number for live in second.unfinished] == left
+    assert second.trials[begun[2]].curve == [row(1, 0.6), row(2, 0.7)]
+    again = [begin(second) for _ in range(4)]
+    assert [(a.number, a.params, a.config) for a in again] == [
+        (n, study.trials[n].asked.params, study.trials[n].asked.config) for n in left
+    ]
+    more = [begin(second).params for _ in range(3)]
+    assert [live.asked.params for live in second.trials.values()] == expected
+    assert more == expected[5:]
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random"])
+def test_an_interruption_changes_nothing_of_what_is_asked(make: MakeStudy, sampler: str) -> None:
+    studies = [make(SPACE + TAIL, f"search.sampler={sampler}", name=name) for name in ("a", "b")]
+    for number in range(16):
+        if number == 13:
+            studies[1] = reopened(studies[1])
+        asked = [begin(study) for study in studies]
+        assert asked[0].params == asked[1].params, number
+        assert asked[0].config == asked[1].config
+        for study in studies:
+            study.record(number, [row(1, (number * 7 % 11) / 11)])
+            study.finish(number, "complete")
+
+
+def test_rungs_come_back_from_the_curves(make: MakeStudy) -> None:
+    study = make()
+    for number, value in enumerate([0.5, 0.6, 0.7, 0.4]):
+        begin(study)
+        study.record(number, [row(1, value)])
+    study.finish(3, "pruned")
+    second = reopened(study)
+    ahead = [begin(second).number for _ in range(3)]
+    assert ahead == [0, 1, 2]
+    assert not second.record(1, [row(1, 0.6), row(2, 0.6)])
+    begin(second)
+    assert second.record(4, [row(1, 0.55)]), "third of five; two go on"
+    decision, _ = second.trials[4].decisions[0]
+    assert (decision.rank, decision.count, decision.threshold) == (3, 5, 0.6)
+
+
+def test_a_trial_is_one_transaction_from_beginning_to_run(make: MakeStudy) -> None:
+    study = make()
+    commits = []
+    event.listen(study.file._storage.engine, "commit", lambda _: commits.append(1))
+    asked = begin(study)
+    assert len(commits) <= 4, "the trial, and its first attempt; reads close one each"
+    assert len(frozen(study, 0).params) == len(asked.params)
+    commits.clear()
+    for epoch in range(1, 20):
+        study.record(0, [row(epoch, 0.5)])
+    assert not commits, "reports wait for each other"
+    study.finish(0, "complete")
+    assert len(commits) == 1
+
+
+def test_a_broken_rule_that_only_a_combination_breaks_is_rejected(
+    make: MakeStudy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(space_module, "NUM_RANDOM_CHECKS", 0)
+    text = """\
+version: 1
+name: search
+model: {cnn: {head: {choice: [[16], []]}, head_batchnorm: {choice: [false, true]}}}
+search: {sampler: random, trials: 20}
+"""
+    study = make(text)
+    for _ in range(12):
+        params = begin(study).params
+        assert params["model.cnn.head"] or not params["model.cnn.head_batchnorm"]
+    reasons = [t.user_attrs["ended"] for t in study.frozen_trials if "rejected" in t.user_attrs]
+    assert reasons
+    assert all(reason.startswith("not valid: ") for reason in reasons)
