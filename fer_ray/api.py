@@ -259,6 +259,11 @@ def tune(
     """
     from fer_ray.search.tuning import Options, parse_until, run_tuning
 
+    if "://" in str(out):
+        raise UserError(
+            f"--out {out} is a URI: a search is not written to object storage yet",
+            "Give a directory that all nodes share.",
+        )
     checked = check(space, overrides, data)
     options = Options(live, parse_until(by) if by is not None else None, address)
     return run_tuning(checked, Path(out), tuple(_with_data(overrides, data)), options)

@@ -160,8 +160,8 @@ class RunDirectory:
         text = yaml_text(config.training_part())
         write_atomic(self.trial(number) / "resolved.yaml", text.encode("utf-8"))
 
-    def point_best(self, number: int) -> None:
-        """Swap `best` to a trial's bundle."""
+    def point_best(self, number: int | str) -> None:
+        """Swap `best` to a trial's bundle, or to another one below `bundles`."""
         swap_symlink(self.best, f"bundles/{number}")
 
 

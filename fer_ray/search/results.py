@@ -111,6 +111,8 @@ def update_best(study: Study) -> None:
     if not with_bundle:
         return
     study.run.point_best(with_bundle[0].number)
+    for interim in study.run.bundle(0).parent.glob("*-epoch-*"):
+        remove_tree(interim)
     for live in with_bundle[study.space.base.keep.top :]:
         if live.number != 0:
             remove_tree(study.run.bundle(live.number))

@@ -26,6 +26,7 @@ from fer_ray.errors import (
 from fer_ray.ray_session import ray_session
 from fer_ray.runs import RunDirectory
 from fer_ray.search.confirm import share_of_budget
+from fer_ray.search.interim import pack_best_so_far
 from fer_ray.search.live import LiveTrial
 from fer_ray.search.progress import Progress
 from fer_ray.search.resources import Slots, check_request, plan_slots
@@ -169,8 +170,11 @@ def _search(
     try:
         with signals_stop(run, progress.say):
             how, fatal = _fit(study, slots, states, progress, options)
+            update_best(study)
             if how == "stopped" and StopWatch(run).by != BY_COMMAND:
                 how = "interrupted"
+            if how in ("stopped", "interrupted"):
+                pack_best_so_far(study)
     except KeyboardInterrupt:
         how = "interrupted"
     finally:
@@ -186,7 +190,6 @@ def _close(study: Study, how: str, fatal: BaseException | str | None) -> None:
         study.close()
         write_trials(study)
         write_status(study)
-        update_best(study)
     except Exception:
         if fatal is None:
             raise
@@ -195,7 +198,7 @@ def _close(study: Study, how: str, fatal: BaseException | str | None) -> None:
 def _outcome(study: Study, how: str, fatal: BaseException | str | None) -> RunSummary:
     run = study.run
     summary = summary_of(study, study.elapsed_s())
-    best = f"the best so far is {run.best}" if summary else "no trial left a bundle yet"
+    best = f"the best so far is {run.best}" if run.best.exists() else "no trial left a bundle yet"
     remedy = f"Go on: fer-ray resume {_shown(run.path)}"
     unfinished = [live.number for live in study.unfinished]
     left = study.num_trials - len(study.trials)
