@@ -269,6 +269,8 @@ def tune(
     out: str | Path,
     overrides: Sequence[str] = (),
     live: bool = False,
+    by: str | None = None,
+    address: str | None = None,
 ) -> RunSummary:
     """Search a space with Ray Tune and Optuna; the winner becomes a bundle at `out`/best.
 
@@ -278,16 +280,81 @@ def tune(
         out: the new run directory.
         overrides: `address=value` each.
         live: print progress to stderr.
+        by: `18:00` or `2026-05-01 18:00`: this session ends in order then.
+        address: of a Ray cluster; None starts one here, or takes RAY_ADDRESS.
+
+    Returns:
+        how it ended; its `trials` is a pandas DataFrame.
 
     Raises:
         ConfigError: the space is wrong.
         NothingSucceededError: no trial finished an epoch.
         InterruptedRunError: by Ctrl-C; what has ended is kept.
+        UnfinishedError: stopped, or ended by a fault of the machine; `resume` goes on.
     """
-    from fer_ray.search.tuning import run_tuning
+    from fer_ray.search.tuning import Options, parse_until, run_tuning
 
+    if "://" in str(out):
+        raise UserError(
+            f"--out {out} is a URI: a search is not written to object storage yet",
+            "Give a directory that all nodes share.",
+        )
     checked = check(space, overrides, data)
-    return run_tuning(checked, Path(out), live=live)
+    options = Options(live, parse_until(by) if by is not None else None, address)
+    return run_tuning(checked, Path(out), tuple(_with_data(overrides, data)), options)
+
+
+def verb_of(run: str | Path) -> str:
+    """What made a run: `tune` or `train`.
+
+    Raises:
+        UserError: no such run.
+    """
+    from fer_ray.runs import open_run
+
+    return str(open_run(Path(run)).document().get("verb"))
+
+
+def resume(
+    run: str | Path,
+    *,
+    overrides: Sequence[str] = (),
+    live: bool = False,
+    by: str | None = None,
+    address: str | None = None,
+) -> RunSummary:
+    """Go on with a search that was killed, stopped or has ended; it needs nothing but the run.
+
+    Args:
+        run: its directory.
+        overrides: `search.trials`, `stop`, `resources`, `keep` and `confirm` may change.
+        live, by, address: as for `tune`.
+
+    Raises:
+        UserError: no such run, its data or space have changed, or another process works on it.
+        Otherwise as `tune`.
+    """
+    from fer_ray.search.tuning import Options, parse_until, resume_tuning
+
+    if verb_of(run) != "tune":
+        raise UserError(f"{run} is a run of one training", "Use resume_train.")
+    options = Options(live, parse_until(by) if by is not None else None, address)
+    return resume_tuning(Path(run), tuple(overrides), options)
+
+
+def stop(run: str | Path) -> None:
+    """Ask the search that works on a run to end in order: after the epochs under way.
+
+    Raises:
+        UserError: no such run, or nothing works on it.
+    """
+    from fer_ray.runs import open_run
+    from fer_ray.search.stopping import BY_COMMAND, request_stop
+
+    directory = open_run(Path(run))
+    if not directory.is_worked_on():
+        raise UserError(f"nothing works on {run}", f"Go on with it: fer-ray resume {run}")
+    request_stop(directory, BY_COMMAND)
 
 
 def load_predictor(

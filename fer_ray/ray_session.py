@@ -21,11 +21,12 @@ ENVIRONMENT = {
 
 
 @contextlib.contextmanager
-def ray_session(*, dashboard: bool = False) -> Iterator[None]:
+def ray_session(*, dashboard: bool = False, address: str | None = None) -> Iterator[None]:
     """Use the Ray that this process is connected to, or start one and end it afterwards.
 
     Args:
         dashboard: Ray Train's workers of several ranks leak resources without it.
+        address: of a cluster to join; None starts one here, or takes RAY_ADDRESS.
     """
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
@@ -35,7 +36,12 @@ def ray_session(*, dashboard: bool = False) -> Iterator[None]:
         logging.getLogger(name).setLevel(logging.ERROR)
     started_here = not ray.is_initialized()
     if started_here:
-        ray.init(include_dashboard=dashboard, log_to_driver=False, logging_level=logging.ERROR)
+        ray.init(
+            address,
+            include_dashboard=dashboard,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
     try:
         yield
     finally:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
+import fcntl
 import io
 import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +16,14 @@ from ruamel.yaml import YAML
 from fer_ray import __version__
 from fer_ray.config.schema import Config
 from fer_ray.errors import UserError
-from fer_ray.store import read_json, require_absent, swap_symlink, write_atomic, write_json
+from fer_ray.store import (
+    new_directory,
+    read_json,
+    require_absent,
+    swap_symlink,
+    write_atomic,
+    write_json,
+)
 
 FORMAT = 1
 
@@ -35,6 +45,16 @@ class RunDirectory:
     @property
     def status_json(self) -> Path:
         return self.path / "status.json"
+
+    @property
+    def stop_file(self) -> Path:
+        """There while the run is asked to end in order."""
+        return self.path / "stop.json"
+
+    @property
+    def confirm(self) -> Path:
+        """Trainings of the best on fresh seeds."""
+        return self.path / "confirm"
 
     @property
     def ray(self) -> Path:
@@ -67,38 +87,94 @@ class RunDirectory:
         verb: str,
         space_text: str,
         data_fingerprint: str,
-        facts: dict[str, Any] | None = None,
+        facts: Mapping[str, Any] | None = None,
     ) -> None:
-        """Write `run.json` and `space.yaml`.
+        """Make the directory with `run.json` and `space.yaml`: both or nothing.
 
         Args:
+            verb: `tune` or `train`.
+            space_text: the file as given.
+            data_fingerprint: of the data set.
             facts: what else `run.json` records.
 
         Raises:
             OutputExistsError: the directory holds something.
         """
-        require_absent(self.path, "the run", "Choose another --out; a run is never overwritten.")
-        write_json(
-            self.path / "run.json",
-            {
-                "format": FORMAT,
-                "fer_ray": __version__,
-                "verb": verb,
-                "command": sys.argv,
-                "data_fingerprint": data_fingerprint,
-                **(facts or {}),
-                "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            },
+        self.require_absent()
+        with new_directory(self.path) as temporary:
+            write_json(
+                temporary / "run.json",
+                {
+                    "format": FORMAT,
+                    "fer_ray": __version__,
+                    "verb": verb,
+                    "command": sys.argv,
+                    "data_fingerprint": data_fingerprint,
+                    **(facts or {}),
+                    "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+                },
+            )
+            write_atomic(temporary / "space.yaml", space_text.encode("utf-8"))
+
+    def require_absent(self) -> None:
+        """Refuse to overwrite a run.
+
+        Raises:
+            OutputExistsError: the directory holds something.
+        """
+        require_absent(
+            self.path,
+            "the run",
+            f"Choose another --out, or go on with it: fer-ray resume {self.path}. A run is never "
+            "overwritten.",
         )
-        write_atomic(self.path / "space.yaml", space_text.encode("utf-8"))
+
+    def document(self) -> dict[str, Any]:
+        """`run.json`."""
+        document = read_json(self.path / "run.json")
+        assert isinstance(document, dict)
+        return document
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Work on the run alone: two drivers would write one study.
+
+        The kernel lets the lock go when the process ends, however it ends.
+
+        Raises:
+            UserError: another process works on it.
+        """
+        with (self.path / ".lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise UserError(
+                    f"another process works on {self.path}",
+                    f"Watch it with fer-ray status {self.path}, or end it with fer-ray stop "
+                    f"{self.path}.",
+                ) from None
+            except OSError:
+                pass  # storage without locks
+            yield
+
+    def is_worked_on(self) -> bool:
+        """Whether a process holds the run's lock; true where the storage knows no locks."""
+        try:
+            with (self.path / ".lock").open("r+") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except FileNotFoundError:
+            return False
+        except OSError:
+            return True
+        return False
 
     def write_resolved(self, number: int, config: Config) -> None:
         """`trials/<number>/resolved.yaml`: `fer-ray train` repeats the trial from it."""
         text = yaml_text(config.training_part())
         write_atomic(self.trial(number) / "resolved.yaml", text.encode("utf-8"))
 
-    def point_best(self, number: int) -> None:
-        """Swap `best` to a trial's bundle."""
+    def point_best(self, number: int | str) -> None:
+        """Swap `best` to a trial's bundle, or to another one below `bundles`."""
         swap_symlink(self.best, f"bundles/{number}")
 
 

@@ -100,6 +100,14 @@ def new_directory(path: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def remove_tree(path: Path) -> None:
+    """Remove a directory so that a crash at any moment leaves it whole or gone, never in parts."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    with contextlib.suppress(FileNotFoundError):
+        os.replace(path, temporary)
+    shutil.rmtree(temporary, ignore_errors=True)
+
+
 def swap_symlink(link: Path, target: str) -> None:
     """Point `link` to `target` (relative to its directory) by rename: never absent in between."""
     temporary = link.with_name(f".{link.name}.{secrets.token_hex(4)}.tmp")

@@ -1,18 +1,33 @@
-"""`fer-ray check` and `tune`."""
+"""`fer-ray check`, `tune`, `resume`, `stop` and `schema`."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fer_ray.cli.models import say_epoch, say_trained
 from fer_ray.cli.output import Overrides, result, say
+from fer_ray.errors import UserError
+
+if TYPE_CHECKING:
+    from fer_ray.search.results import RunSummary
+
+By = Annotated[
+    str | None,
+    typer.Option(metavar="HH:MM", help="End in order then; also YYYY-MM-DD HH:MM."),
+]
+Address = Annotated[
+    str | None, typer.Option(help="Of a Ray cluster; default: RAY_ADDRESS, or one started here.")
+]
 
 
 def register(app: typer.Typer) -> None:
     app.command()(check)
     app.command()(tune)
+    app.command()(resume)
+    app.command()(stop)
     app.command()(schema)
 
 
@@ -22,16 +37,27 @@ def check(
 ) -> None:
     """Every error of a space, or the space as a table: fer-ray check search_spaces/cnn.yaml"""
     from fer_ray import api
+    from fer_ray.config.advice import advice
 
     checked = api.check(space, overrides or ())
     if not checked.holes:
         result(f"{space}: no holes; `fer-ray train {space}` trains it")
         return
-    width = max(len(hole.address) for hole in checked.holes)
-    domain = max(len(hole.describe()) for hole in checked.holes)
-    result(f"{'address':<{width}}  {'values':<{domain}}  default")
+    rows = [("address", "values", "default", "only where")]
     for hole in checked.holes:
-        result(f"{hole.address:<{width}}  {hole.describe():<{domain}}  {hole.default}")
+        where = ", ".join(f"{address} = {branch}" for address, branch in hole.when)
+        rows.append((hole.address, hole.describe(), _plain(hole.default), where))
+    widths = [max(len(row[column]) for row in rows) for column in range(4)]
+    for row in rows:
+        result(
+            "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
+        )
+    for line in advice(checked):
+        say(f"warning: {line}")
+
+
+def _plain(value: object) -> str:
+    return str(list(value)) if isinstance(value, tuple) else str(value)
 
 
 def tune(
@@ -39,12 +65,58 @@ def tune(
     data: Annotated[str | None, typer.Option(help="A prepared data set, or sample.")] = None,
     out: Annotated[Path | None, typer.Option(help="Run directory; default runs/NAME.")] = None,
     overrides: Overrides = None,
+    by: By = None,
+    address: Address = None,
 ) -> None:
     """Search a space with Ray Tune and Optuna: fer-ray tune search_spaces/quickstart.yaml"""
     from fer_ray import api
 
     place = out or Path("runs") / space.stem
-    summary = api.tune(space, data=data, out=place, overrides=overrides or (), live=True)
+    summary = api.tune(
+        space,
+        data=data,
+        out=place,
+        overrides=overrides or (),
+        live=True,
+        by=by,
+        address=address,
+    )
+    _say_summary(summary, place)
+
+
+def resume(
+    run: Annotated[Path, typer.Argument(metavar="RUN")],
+    overrides: Overrides = None,
+    by: By = None,
+    address: Address = None,
+    threads: Annotated[
+        int | None, typer.Option(help="Of torch, for a training; default all cores.")
+    ] = None,
+) -> None:
+    """Go on with a search or training that was killed or stopped: fer-ray resume runs/cnn"""
+    from fer_ray import api
+
+    if api.verb_of(run) == "train":
+        if overrides or by is not None or address is not None:
+            raise UserError(
+                f"{run} is a run of one training: it goes on as it began",
+                "Leave -s, --by and --address out.",
+            )
+        say_trained(api.resume_train(run, num_threads=threads, on_epoch=say_epoch, say=say))
+        return
+    summary = api.resume(run, overrides=overrides or (), live=True, by=by, address=address)
+    _say_summary(summary, run)
+
+
+def stop(run: Annotated[Path, typer.Argument(metavar="RUN")]) -> None:
+    """End a search in order, from another terminal: fer-ray stop runs/cnn"""
+    from fer_ray import api
+
+    api.stop(run)
+    say(f"{run} ends after the epochs under way; go on with it: fer-ray resume {run}")
+
+
+def _say_summary(summary: RunSummary, place: Path) -> None:
     for line in summary.lines():
         result(line)
     say("next:")

@@ -313,4 +313,6 @@ def fill(node: Any, value_of: Callable[[Hole], Any]) -> Any:
 def _short(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
+    if isinstance(value, tuple):
+        return str(list(value))
     return "none" if value is None else str(value)

@@ -14,11 +14,7 @@ def refuse_not_yet(space: SearchSpace | Config) -> None:
         ConfigError: one problem for each such option, with what to use instead.
     """
     config = space.base if isinstance(space, SearchSpace) else space
-    search = config.search
     refused = {
-        "search.repeat above 1": search.repeat > 1,
-        "search.start_from: a run (points are built)": isinstance(search.start_from, str),
-        "confirm": config.confirm is not None,
         "resources.per_trial.workers above 1": config.resources.per_trial.workers > 1,
     }
     problems = [

@@ -247,6 +247,7 @@ def _cross_checks(space: SearchSpace, reading: Reading) -> list[Problem]:
                 message = f"forbid names {address}, which this space has not"
                 raw = ("forbid", position, address)
                 problems.append(reading.document.problem(raw, message + _nearest(address, known)))
+    problems += _one_cycle_under_asha(space, reading)
     if isinstance(config.search.start_from, tuple):
         for position, point in enumerate(config.search.start_from):
             try:
@@ -264,6 +265,23 @@ def _cross_checks(space: SearchSpace, reading: Reading) -> list[Problem]:
             reading.document.problem(("forbid",), "the defaults themselves are forbidden")
         )
     return problems
+
+
+def _one_cycle_under_asha(space: SearchSpace, reading: Reading) -> list[Problem]:
+    """A one-cycle rate peaks in mid-training: epochs before it say nothing of the end."""
+    base = space.base
+    branches: tuple[Any, ...] = next(
+        (hole.choices for hole in space.holes if hole.address == "train.schedule"),
+        (base.train.schedule.branch,),
+    )
+    if base.scheduler == "none" or "onecycle" not in branches or not space.holes:
+        return []
+    place = ("train", "schedule", "one_of", "onecycle")
+    message = (
+        "schedule: onecycle and ASHA do not go together: the rate peaks in mid-training, and what "
+        "a rung sees before says nothing of the end; use scheduler: none, or another schedule"
+    )
+    return [reading.document.problem(place, message)]
 
 
 def _nearest(word: str, known: Any) -> str:

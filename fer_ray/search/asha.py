@@ -8,8 +8,10 @@ in which the values arrived.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import heapq
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -19,14 +21,18 @@ class Decision:
     Attributes:
         rung: in epochs.
         rank: of the trial among those that reached it, from 1.
-        count: how many reached it, this trial included.
+        count: how many reached it, this trial included: its place in the order of arrival.
         stop: whether the trial ends here.
+        gain: its best value so far, more is better.
+        threshold: the gain of the last that goes on, among those that have arrived.
     """
 
     rung: int
     rank: int
     count: int
     stop: bool
+    gain: float
+    threshold: float
 
 
 def rungs_of(grace: int, reduction: int, epochs: int) -> tuple[int, ...]:
@@ -48,12 +54,10 @@ class Asha:
         exempt: trials that count but are never stopped.
     """
 
-    def __init__(
-        self, rungs: Iterable[int], reduction: int, exempt: frozenset[int] = frozenset()
-    ) -> None:
+    def __init__(self, rungs: Iterable[int], reduction: int, exempt: Iterable[int] = ()) -> None:
         self.rungs = tuple(rungs)
         self.reduction = reduction
-        self.exempt = exempt
+        self.exempt = set(exempt)
         self._values: dict[int, dict[int, float]] = {rung: {} for rung in self.rungs}
 
     def decide(self, trial: int, epoch: int, gain: float) -> Decision | None:
@@ -72,5 +76,77 @@ class Asha:
         values = self._values[epoch]
         values[trial] = gain
         rank = 1 + sum(other > gain for other in values.values())
-        stays = rank <= max(1, len(values) // self.reduction)
-        return Decision(epoch, rank, len(values), not stays and trial not in self.exempt)
+        places = max(1, len(values) // self.reduction)
+        threshold = heapq.nlargest(places, values.values())[-1]
+        stop = rank > places and trial not in self.exempt
+        return Decision(epoch, rank, len(values), stop, gain, threshold)
+
+    def restore(self, trial: int, rung: int, gain: float) -> None:
+        """Put a trial that was judged before the search was interrupted back at its rung."""
+        self._values[rung][trial] = gain
+
+
+@dataclass(frozen=True)
+class JudgedTrial:
+    """What a replay needs of a trial, as `study.db` holds it.
+
+    Attributes:
+        curve: rows with `epoch`, `best_objective` and `diverged`.
+        rungs: recorded visits with `rung`, `rank`, `count` and `stop`.
+    """
+
+    number: int
+    curve: Sequence[Mapping[str, Any]]
+    rungs: Sequence[Mapping[str, Any]]
+
+
+def replay(
+    trials: Iterable[JudgedTrial],
+    rungs: Iterable[int],
+    reduction: int,
+    exempt: Iterable[int],
+    *,
+    sign: float,
+) -> tuple[int, list[str]]:
+    """Decide everything again from the curves, in the order of arrival, and compare.
+
+    Args:
+        trials: all that were trained.
+        rungs, reduction, exempt: of the search.
+        sign: 1 where more is better, -1 where less is.
+
+    Returns:
+        how many decisions were compared, and a line for each that the curves do not give.
+    """
+    trials = list(trials)
+    asha = Asha(rungs, reduction, exempt)
+    faults = []
+    visits = sorted(
+        (
+            (visit["rung"], visit["count"], trial, visit)
+            for trial in trials
+            for visit in trial.rungs
+        ),
+        key=lambda entry: entry[:2],
+    )
+    for rung, _, trial, visit in visits:
+        row = next((row for row in trial.curve if row["epoch"] == rung), None)
+        if row is None or row["diverged"]:
+            faults.append(f"trial {trial.number} was judged at {rung}, which its curve has not")
+            continue
+        decision = asha.decide(trial.number, rung, sign * row["best_objective"])
+        found = (visit["rank"], visit["count"], visit["stop"])
+        if decision is None or (decision.rank, decision.count, decision.stop) != found:
+            faults.append(f"trial {trial.number} at {rung}: recorded {found}, replayed {decision}")
+    for trial in trials:
+        judged = {visit["rung"] for visit in trial.rungs}
+        stopped = min((v["rung"] for v in trial.rungs if v["stop"]), default=None)
+        faults += [
+            f"trial {trial.number} passed {row['epoch']} without being judged"
+            for row in trial.curve
+            if row["epoch"] in asha.rungs
+            and not row["diverged"]
+            and row["epoch"] not in judged
+            and (stopped is None or row["epoch"] < stopped)
+        ]
+    return len(visits), faults

@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 import time
 
-from fer_ray.search.study import LiveTrial, Study
+from fer_ray.search.live import LiveTrial
+from fer_ray.search.study import Study
 
 _WIDTH = 100
 

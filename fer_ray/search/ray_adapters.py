@@ -1,4 +1,4 @@
-"""Ray Tune's searcher and scheduler interfaces over one `Study`; no decision is made here."""
+"""Ray Tune's searcher, scheduler and callback over one `Study`; no decision is made here."""
 
 from __future__ import annotations
 
@@ -6,28 +6,49 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from ray.tune import Callback
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from fer_ray.config.schema import parse_duration_s
-from fer_ray.search.study import LiveTrial, Study
+from fer_ray.search.live import LiveTrial
+from fer_ray.search.stopping import StopWatch
+from fer_ray.search.study import Study
 
 
 class StudyBridge:
-    """What searcher and scheduler share: the study, the clock, and who listens.
+    """What searcher, scheduler and callback share: the study, the clock, and who listens.
 
     Ray pickles and copies whatever it is given; a bridge stays itself and leaves no state behind,
     because `study.db` is the only truth.
+
+    Args:
+        study: asked and told.
+        on_change: a trial began, reported or ended.
+        on_tick: called a few times a second.
+        deadline: seconds since the epoch; no trial starts after it.
+        max_concurrent: trials handed out at once; None leaves it to the cluster.
     """
 
-    def __init__(self, study: Study, on_change: Callable[[LiveTrial], None]) -> None:
+    def __init__(
+        self,
+        study: Study,
+        on_change: Callable[[LiveTrial], None],
+        *,
+        on_tick: Callable[[], None] = lambda: None,
+        deadline: float | None = None,
+        max_concurrent: int | None = None,
+    ) -> None:
         self.study = study
         self.on_change = on_change
-        budget = study.space.base.stop.time_budget
-        self.deadline = time.time() + parse_duration_s(budget) if budget is not None else None
+        self.on_tick = on_tick
+        self.deadline = deadline
+        self.max_concurrent = max_concurrent
+        self.stop = StopWatch(study.run)
         self.numbers: dict[str, int] = {}
+        self.handed_out: set[int] = set()
         self.target_reached = False
+        self.fatal: BaseException | str | None = None
 
     def __deepcopy__(self, memo: dict[int, Any]) -> StudyBridge:
         return self
@@ -36,15 +57,59 @@ class StudyBridge:
         return (_Gone, ())
 
     @property
-    def is_over(self) -> bool:
-        """No further trial starts: the time is used up or the target is reached."""
-        return self.target_reached or (self.deadline is not None and time.time() >= self.deadline)
+    def why_over(self) -> str | None:
+        """Why no further trial starts; None while there may be more."""
+        if self.fatal is not None:
+            return "failed"
+        if self.target_reached:
+            return "target"
+        if self.stop.is_asked:
+            return "stopped"
+        if self.deadline is not None and time.time() >= self.deadline:
+            return "time budget"
+        return None
 
     def note_target(self, live: LiveTrial) -> None:
         target = self.study.space.base.stop.target
         if target is not None and live.has_value:
             sign = self.study.sign
             self.target_reached = self.target_reached or sign * live.best >= sign * target
+
+    def take_in(self, number: int, result: dict[str, Any]) -> bool:
+        """A trial's report; gives whether the trial stops now."""
+        study, live = self.study, self.study.trials[number]
+        if live.ended is not None:
+            return True
+        stop = study.record(number, result.get("rows", []))
+        self.note_target(live)
+        ended = result.get("ended")
+        is_over = stop or ended is not None or self.target_reached
+        if ended == "stopped":
+            study.suspend(number)
+            self.fatal = result.get("fatal", self.fatal)
+        elif ended is not None:
+            study.finish(
+                number, ended, bundle_id=result.get("bundle_id"), error=result.get("error")
+            )
+        elif stop:
+            study.finish(number, "pruned")
+        elif self.target_reached:
+            study.finish(number, "target elsewhere")
+        self.on_change(live)
+        return is_over
+
+    def guarded(self, work: Callable[[], Any], otherwise: Any) -> Any:
+        """Do something; a fault of the machine (a full disk) ends the search, not the driver.
+
+        Ray Tune takes an exception here for a fault of the trial and goes on.
+        """
+        if self.fatal is not None:
+            return otherwise
+        try:
+            return work()
+        except Exception as error:  # noqa: BLE001
+            self.fatal = error
+            return otherwise
 
 
 class _Gone:
@@ -60,20 +125,30 @@ class StudySearcher(Searcher):
 
     def suggest(self, trial_id: str) -> Any:
         bridge = self.bridge
-        if bridge.is_over or len(bridge.study.trials) >= bridge.study.num_trials:
+        if bridge.why_over is not None or not bridge.study.wants_more:
             return Searcher.FINISHED
-        asked = bridge.study.ask()
+        if bridge.max_concurrent is not None and len(bridge.handed_out) >= bridge.max_concurrent:
+            return None
+        asked = bridge.guarded(bridge.study.ask, None)
+        if asked is None:
+            return Searcher.FINISHED
         bridge.numbers[trial_id] = asked.number
+        bridge.handed_out.add(asked.number)
         return {"number": asked.number, "config": asked.config.training_part()}
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        live = self.bridge.study.trials[self.bridge.numbers[trial_id]]
+        bridge = self.bridge
+        number = bridge.numbers[trial_id]
+        bridge.handed_out.discard(number)
+        live = bridge.study.trials.get(number)
+        if live is None:
+            return  # never begun: the search was over before a slot was free
         if error and live.ended is None:
             why = "the trial's process died, again and again"
-            self.bridge.study.finish(live.number, "failed", error=why)
-        self.bridge.on_change(live)
+            bridge.guarded(lambda: bridge.study.finish(number, "failed", error=why), None)
+        bridge.guarded(lambda: bridge.on_change(live), None)
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: the study is on disk already."""
@@ -94,22 +169,36 @@ class StudyScheduler(FIFOScheduler):
         self.bridge = bridge
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
-        study = self.bridge.study
         number = int(trial.config["number"])
-        live = study.trials[number]
-        if live.ended is not None:
-            return str(TrialScheduler.STOP)
-        stop = study.record(number, result.get("rows", []))
-        self.bridge.note_target(live)
-        ended = result.get("ended")
-        if ended is not None:
-            study.finish(
-                number, ended, bundle_id=result.get("bundle_id"), error=result.get("error")
-            )
-        elif stop:
-            study.finish(number, "pruned")
-        elif self.bridge.target_reached and not live.ended:
-            stop = True
-            study.finish(number, "target reached elsewhere")
-        self.bridge.on_change(live)
-        return str(TrialScheduler.STOP if stop or ended else TrialScheduler.CONTINUE)
+        stop = self.bridge.guarded(lambda: self.bridge.take_in(number, result), True)
+        return str(TrialScheduler.STOP if stop else TrialScheduler.CONTINUE)
+
+    def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
+        """Nothing is chosen here; but Tune calls this in every turn of its loop."""
+        bridge = self.bridge
+        bridge.guarded(bridge.on_tick, None)
+        if bridge.why_over is not None:
+            # What waits for a slot is not begun any more.
+            for trial in list(tune_controller.get_live_trials()):
+                if trial.status == Trial.PENDING:
+                    tune_controller.stop_trial(trial)
+        else:
+            bridge.guarded(bridge.study.prepare, None)
+        bridge.guarded(bridge.study.file.flush_if_due, None)
+        return None
+
+
+class StudyCallback(Callback):
+    """Tells the study when a trial's process begins."""
+
+    def __init__(self, bridge: StudyBridge) -> None:
+        self.bridge = bridge
+
+    def on_trial_start(
+        self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
+    ) -> None:
+        bridge = self.bridge
+        number = int(trial.config["number"])
+        live = bridge.guarded(lambda: bridge.study.begin(number), None)
+        if live is not None:
+            bridge.guarded(lambda: bridge.on_change(live), None)

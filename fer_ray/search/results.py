@@ -15,8 +15,9 @@ import pandas as pd
 from fer_ray.config.space import flatten
 from fer_ray.metrics import wilson_interval
 from fer_ray.runs import RunDirectory
-from fer_ray.search.study import LiveTrial, Study
-from fer_ray.store import read_json, replacing, write_json
+from fer_ray.search.live import LiveTrial
+from fer_ray.search.study import Study
+from fer_ray.store import read_json, remove_tree, replacing, write_json
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ class RunSummary:
         ended: how many trials ended how.
         epochs: trained in all.
         seconds: wall time of the search.
+        confirmation: as `study.db` has it, or None.
     """
 
     path: Path
@@ -47,6 +49,7 @@ class RunSummary:
     ended: dict[str, int]
     epochs: int
     seconds: float
+    confirmation: dict[str, Any] | None = None
 
     def lines(self) -> list[str]:
         """The summary as text."""
@@ -71,12 +74,31 @@ class RunSummary:
                 f"{100 * high:.1f}; majority {100 * figures['majority_accuracy']:.1f} %)"
             )
         ]
-        return lines
+        return lines + _confirmation_lines(self.confirmation)
 
     @property
     def trials(self) -> pd.DataFrame:
         """One row a trial: number, state, value, epochs, and every searched value."""
         return pd.read_parquet(self.path / "trials.parquet")
+
+
+def _confirmation_lines(confirmation: dict[str, Any] | None) -> list[str]:
+    if confirmation is None:
+        return []
+    lines = [
+        (
+            f"confirmed on fresh seeds: {len(confirmation['trainings'])} of "
+            f"{confirmation['wanted']} trainings, {confirmation['images']:,} validation images"
+        )
+    ]
+    for row in confirmation["comparisons"]:
+        lines.append(
+            f"  trial {row['trial']} {row['verdict']} the defaults: accuracy "
+            f"{100 * row['accuracy']:.1f} against {100 * row['default_accuracy']:.1f} % "
+            f"({100 * row['low']:+.1f} to {100 * row['high']:+.1f} points; a difference below "
+            f"{100 * row['smallest']:.1f} could not have been seen)"
+        )
+    return lines
 
 
 def _show(value: Any) -> str:
@@ -89,15 +111,30 @@ def update_best(study: Study) -> None:
     if not with_bundle:
         return
     study.run.point_best(with_bundle[0].number)
+    for interim in study.run.bundle(0).parent.glob("*-epoch-*"):
+        remove_tree(interim)
     for live in with_bundle[study.space.base.keep.top :]:
         if live.number != 0:
-            shutil.rmtree(study.run.bundle(live.number), ignore_errors=True)
+            remove_tree(study.run.bundle(live.number))
             live.bundle_id = None
 
 
 def drop_checkpoint(run: RunDirectory, live: LiveTrial) -> None:
     """A trial that has ended needs no checkpoint."""
     run.checkpoint(live.number).unlink(missing_ok=True)
+
+
+def clear_leftovers(study: Study) -> None:
+    """Remove what a killed driver was about to remove or to rename."""
+    for live in study.trials.values():
+        if live.ended is not None:
+            drop_checkpoint(study.run, live)
+    for folder in (study.run.path, study.run.bundle(0).parent):
+        for path in folder.glob(".*.tmp"):
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
 
 
 def write_status(study: Study) -> None:
@@ -167,4 +204,5 @@ def summary_of(study: Study, seconds: float) -> RunSummary | None:
         ended=dict(Counter(str(live.ended) for live in study.trials.values())),
         epochs=sum(live.epoch for live in study.trials.values()),
         seconds=seconds,
+        confirmation=study.file.attributes().get("confirm"),
     )

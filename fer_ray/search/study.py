@@ -1,94 +1,79 @@
-"""The study: Optuna's storage as the only truth of a search.
+"""The study: what a search has asked, seen, decided and told.
 
 Asks for configurations, takes in epochs, decides with ASHA, tells Optuna how each trial ended:
 COMPLETE at its last epoch, PRUNED when stopped before, FAIL on an error. The value told is the
 best epoch's, never the last one's.
+
+Sampling happens on a copy in memory; `study.db` is the only truth that outlives the process, and a
+study opened on a file that has trials goes on with them (docs/design.md says what stands there).
 """
 
 from __future__ import annotations
 
+import datetime
 import functools
 import hashlib
-import json
-import math
 import time
 import warnings
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import optuna
 from optuna.exceptions import ExperimentalWarning
-from optuna.samplers import BaseSampler, RandomSampler, TPESampler
-from optuna.trial import FrozenTrial, TrialState
+from optuna.storages import InMemoryStorage
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from fer_ray.config.holes import Hole
 from fer_ray.config.schema import Config
 from fer_ray.config.space import SearchSpace
-from fer_ray.errors import FerRayError
+from fer_ray.errors import ConfigError, FerRayError
 from fer_ray.runs import RunDirectory
 from fer_ray.search.asha import Asha, Decision, rungs_of
+from fer_ray.search.live import Asked, Attempt, LiveTrial
+from fer_ray.search.sampling import (
+    decode,
+    derived_seed,
+    distribution_of,
+    encode,
+    make_sampler,
+    reseed,
+    same_point,
+    suggest,
+)
+from fer_ray.search.study_file import StudyFile
 
+FORMAT = 1
+"""Of the attributes in `study.db`."""
 _MAX_REJECTED = 200
 """Asked configurations in a row that may be forbidden or above the limits."""
 
-
-@dataclass(frozen=True)
-class Asked:
-    """A configuration to train.
-
-    Attributes:
-        number: the trial's number in the study.
-        params: address -> value of its active holes.
-        config: resolved, with a seed of its own.
-    """
-
-    number: int
-    params: dict[str, Any]
-    config: Config
-
-
-@dataclass
-class LiveTrial:
-    """What the driver knows of a trial that is under way or over."""
-
-    asked: Asked
-    trial: optuna.Trial
-    started: float = field(default_factory=time.time)
-    curve: list[dict[str, Any]] = field(default_factory=list)
-    decisions: list[Decision] = field(default_factory=list)
-    ended: str | None = None
-    seconds: float = 0.0
-    bundle_id: str | None = None
-    error: str | None = None
-
-    @property
-    def number(self) -> int:
-        return self.asked.number
-
-    @property
-    def epoch(self) -> int:
-        return self.curve[-1]["epoch"] if self.curve else 0
-
-    @property
-    def has_value(self) -> bool:
-        return any(not row["diverged"] for row in self.curve)
-
-    @property
-    def best(self) -> float:
-        """Best objective so far; NaN before the first epoch."""
-        return float(self.curve[-1]["best_objective"]) if self.has_value else math.nan
+Point = tuple[dict[str, Any], str, int | None]
+"""Params, origin, and the trial that they repeat."""
 
 
 class Study:
-    """One search.
+    """One search, new or interrupted.
 
     Args:
-        run: its directory; `study.db` is made there.
+        run: its directory.
         space: checked.
+        data_fingerprint: noted in a new study.
+        path: of `study.db`; in the run where it is None.
+        start_points: of the run that `search.start_from` names; an interrupted study has its own.
     """
 
-    def __init__(self, run: RunDirectory, space: SearchSpace) -> None:
+    def __init__(
+        self,
+        run: RunDirectory,
+        space: SearchSpace,
+        data_fingerprint: str = "",
+        path: Path | None = None,
+        start_points: Sequence[Mapping[str, Any]] = (),
+    ) -> None:
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.run = run
         self.space = space
         base = space.base
@@ -98,77 +83,327 @@ class Study:
         if base.scheduler != "none":
             reduction = base.scheduler.asha.reduction
             rungs = rungs_of(base.scheduler.asha.grace_epochs, reduction, base.train.epochs)
-        self.asha = Asha(rungs, reduction, exempt=frozenset({0}))
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
-        storage = optuna.storages.RDBStorage(f"sqlite:///{run.study_db}")
-        self._optuna = optuna.create_study(
-            study_name=base.name,
-            storage=storage,
-            sampler=_sampler(base),
-            direction=base.objective.goal,
-        )
+        self.asha = Asha(rungs, reduction, exempt={0})
         self.trials: dict[int, LiveTrial] = {}
         self.num_rejected = 0
-        for params in self._first_points():
-            self._optuna.enqueue_trial(
-                {address: encode(value) for address, value in params.items()}
-            )
+        self._by_address = {hole.address: hole for hole in space.holes}
+        self._memory = InMemoryStorage()
+        self._sampler = make_sampler(base)
+        direction = StudyDirection[base.objective.goal.upper()]
+        self._memory_study = self._memory.create_new_study([direction], base.name)
+        self._optuna = optuna.load_study(
+            study_name=base.name, storage=self._memory, sampler=self._sampler
+        )
+        self._waiting: dict[int, LiveTrial] = {}  # asked ahead, not begun
+        self._unwritten: deque[int] = deque()  # known to Optuna, not in the file
+        self._ahead: deque[int] = deque()  # asked ahead, not handed out
+        self.file = StudyFile(path or run.study_db, base.name, base.objective.goal)
+        self._start_points = self.file.attributes().get("start_points", list(start_points))
+        self._load()
+        self._fixed: deque[Point] = deque(self._points_to_come())
+        self.sessions: list[dict[str, Any]] = list(self.file.attributes().get("sessions", []))
+        if "format" not in self.file.attributes():
+            for name, value in {
+                "space_sha256": space_sha256(space),
+                "data_fingerprint": data_fingerprint,
+                "rungs": list(rungs),
+                "reduction": reduction,
+                "epochs": base.train.epochs,
+                "start_points": self._start_points,
+                "format": FORMAT,
+            }.items():
+                self.file.note(name, value)
 
-    def _first_points(self) -> Iterator[dict[str, Any]]:
-        """Trial 0 is the defaults; then `start_from`, or the grid."""
-        base = self.space.base
-        defaults = self.space.complete({})
-        yield defaults
-        assert isinstance(base.search.start_from, tuple)
-        for point in base.search.start_from:
-            yield self.space.check_point(point)
-        if base.search.sampler == "grid":
-            for count, params in enumerate(self.space.grid()):
-                if count >= base.search.trials:
-                    return
-                if params != defaults:
-                    yield params
+    # --- what the file holds already --------------------------------------------------------------
+
+    def _load(self) -> None:
+        """Take in the trials of the file; those that run there are to be gone on with."""
+        for frozen in self.file.trials():
+            self._memory.create_new_trial(self._memory_study, template_trial=frozen)
+            if frozen.user_attrs.get("rejected"):
+                self.num_rejected += 1
+                continue
+            live = self._live_of(frozen)
+            self.trials[live.number] = live
+            for decision, _ in live.decisions:
+                self.asha.restore(live.number, decision.rung, decision.gain)
+            self._exempt_repeat(live.asked)
+            if live.ended is None and live.is_stopped_by_asha:
+                self.finish(live.number, "pruned")
+            elif live.ended is None:
+                self._ahead.append(live.number)
+
+    def _live_of(self, frozen: FrozenTrial) -> LiveTrial:
+        noted = frozen.user_attrs
+        params = {a: decode(self._by_address[a], v) for a, v in frozen.params.items()}
+        asked = Asked(
+            number=frozen.number,
+            params=params,
+            config=self._config(frozen.number, params),
+            origin=noted["origin"],
+            repeat_of=noted.get("repeat_of"),
+            asked=noted["asked"],
+            ask_s=noted["ask_s"],
+        )
+        decisions = [
+            (
+                Decision(
+                    row["rung"],
+                    row["rank"],
+                    row["count"],
+                    row["stop"],
+                    self.sign * row["value"],
+                    self.sign * row["threshold"],
+                ),
+                row["time"],
+            )
+            for row in noted.get("rungs", [])
+        ]
+        bundle_id = noted.get("bundle_id")
+        return LiveTrial(
+            asked,
+            started=noted.get("started", 0.0),
+            attempts=[Attempt(**row) for row in noted.get("attempts", [])],
+            curve=list(noted.get("curve", [])),
+            decisions=decisions,
+            ended=noted.get("ended"),
+            finished=noted.get("finished"),
+            bundle_id=bundle_id if self.run.bundle(frozen.number).is_dir() else None,
+            error=noted.get("error"),
+        )
+
+    @property
+    def unfinished(self) -> list[LiveTrial]:
+        """Trials under way, or left by an interruption."""
+        return [live for live in self.trials.values() if live.ended is None]
+
+    # --- sessions ---------------------------------------------------------------------------------
+
+    def open_session(self, slots: int) -> None:
+        """A driver starts to work on the study."""
+        self.sessions.append(
+            {"started": time.time(), "ended": None, "how": None, "slots": slots}
+            | {"trials": self.num_trials}
+        )
+        self.file.note("sessions", self.sessions)
+
+    def close_session(self, how: str) -> None:
+        """The driver ends; docs/design.md lists the words for how."""
+        self.sessions[-1].update(ended=time.time(), how=how)
+        self.file.note("sessions", self.sessions)
+
+    def elapsed_s(self) -> float:
+        """Wall time of all sessions; of a killed one until the last thing it wrote."""
+        total = 0.0
+        for session, following in zip(self.sessions, [*self.sessions[1:], None], strict=True):
+            ended = session["ended"]
+            if ended is None and following is None:
+                ended = time.time()
+            if ended is None:
+                until = following["started"] if following else 0.0
+                ended = max((t for t in self._times() if t < until), default=session["started"])
+            total += max(0.0, ended - session["started"])
+        return total
+
+    def _times(self) -> Iterator[float]:
+        for live in self.trials.values():
+            yield live.started
+            yield from (row["time"] for row in live.curve if "time" in row)
+
+    # --- asking -----------------------------------------------------------------------------------
+
+    @functools.cached_property
+    def num_configurations(self) -> int:
+        """Configurations wanted: `search.trials`, or the allowed points of a smaller grid."""
+        search = self.space.base.search
+        if search.sampler != "grid":
+            return search.trials
+        return min(search.trials, len(self._grid_points()))
 
     @property
     def num_trials(self) -> int:
-        """Trials wanted: `search.trials`, or fewer where a grid has fewer points."""
-        base = self.space.base
-        if base.search.sampler != "grid":
-            return base.search.trials
-        return min(base.search.trials, sum(1 for _ in self.space.grid()))
+        """Trials wanted: each configuration on so many seeds as `search.repeat` says."""
+        return self.num_configurations * self.space.base.search.repeat
+
+    @property
+    def wants_more(self) -> bool:
+        """Whether there is something to hand out."""
+        return bool(self._ahead) or self._num_known < self.num_trials
+
+    def is_done(self) -> bool:
+        """Whether every trial that is wanted has ended."""
+        return len(self.trials) >= self.num_trials and not self.unfinished
+
+    @property
+    def _num_known(self) -> int:
+        return len(self.trials) + len(self._waiting)
+
+    def _points_to_come(self) -> Iterator[Point]:
+        """Fixed points that the file has not: defaults, `start_from`, the grid, repeats."""
+        known = [live.asked.params for live in self.trials.values()]
+        for params, origin in self._fixed_points():
+            if not any(same_point(params, other) for other in known):
+                yield params, origin, None
+        repeat = self.space.base.search.repeat
+        for live in list(self.trials.values()):
+            if live.asked.repeat_of is None:
+                there = sum(other.group == live.number for other in self.trials.values())
+                yield from [(live.asked.params, "repeat", live.number)] * (repeat - there)
+
+    def _fixed_points(self) -> Iterator[tuple[dict[str, Any], str]]:
+        """Trial 0 is the defaults; then `start_from`, or the grid."""
+        search = self.space.base.search
+        yield self.space.complete({}), "defaults"
+        named = isinstance(search.start_from, str)
+        for point in self._start_points if named else search.start_from:
+            assert not isinstance(point, str)
+            yield self.space.check_point(point), "start_from"
+        if search.sampler == "grid":
+            for params in self._grid_points()[1:]:
+                yield params, "grid"
+
+    def _grid_points(self) -> list[dict[str, Any]]:
+        """Allowed points of the grid, the defaults first, at most as many as are wanted."""
+        defaults = self.space.complete({})
+        points = [defaults]
+        for params in self.space.grid():
+            if len(points) >= self.space.base.search.trials:
+                break
+            if not same_point(params, defaults) and rejection(self.space, params) is None:
+                points.append(params)
+        return points
+
+    def prepare(self) -> None:
+        """Ask ahead, so that the next free slot need not wait for the sampler."""
+        if not self._ahead and self.wants_more:
+            self._ahead.append(self._sample().number)
 
     def ask(self) -> Asked:
-        """Sample the next configuration that is neither forbidden nor above the limits.
+        """The next configuration: an interrupted trial, a fixed point, or a sampled one.
+
+        It is not in the file until it begins.
 
         Raises:
             FerRayError: hardly any configuration of this space is allowed.
         """
+        number = self._ahead.popleft() if self._ahead else self._sample().number
+        live = self.trials.get(number) or self._waiting[number]
+        return live.asked
+
+    def _sample(self) -> LiveTrial:
+        """Sample a configuration that is neither forbidden nor above the limits."""
         for _ in range(_MAX_REJECTED):
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", ExperimentalWarning)
-                trial = self._optuna.ask()
-                params = self.space.draw(functools.partial(_suggest, trial))
+            asked, clock = time.time(), time.perf_counter()
+            trial_id, params, origin, repeat_of = self._next_point()
+            number = self._memory.get_trial_number_from_id(trial_id)
+            self._unwritten.append(number)
             why = rejection(self.space, params)
-            if why is None:
-                asked = Asked(trial.number, params, self._config(trial.number, params))
-                trial.set_user_attr("seed", asked.config.train.seed)
-                self.trials[trial.number] = LiveTrial(asked, trial)
-                self.run.write_resolved(trial.number, asked.config)
-                return asked
-            self.num_rejected += 1
-            trial.set_constraint("allowed", 1.0)  # above 0 is infeasible
-            trial.set_user_attr("ended", why)
-            self._optuna.tell(trial, state=TrialState.FAIL)
+            if why is not None:
+                self._reject(number, why)
+                continue
+            config = self._config(number, params)
+            ask_s = time.perf_counter() - clock
+            live = LiveTrial(Asked(number, params, config, origin, repeat_of, asked, ask_s))
+            self._waiting[number] = live
+            self._exempt_repeat(live.asked)
+            if repeat_of is None and origin != "repeat":
+                repeats = self.space.base.search.repeat - 1
+                self._fixed.extendleft([(params, "repeat", number)] * repeats)
+            return live
         raise FerRayError(
             f"{_MAX_REJECTED} sampled configurations in a row are forbidden or above the limits",
             "Widen `limits` or `forbid`, or narrow the ranges that break them.",
         )
 
+    def _next_point(self) -> tuple[int, dict[str, Any], str, int | None]:
+        """Optuna's id of a new trial in memory, and its point."""
+        if self._fixed:
+            params, origin, repeat_of = self._fixed.popleft()
+            holes = {address: self._by_address[address] for address in params}
+            template = create_trial(
+                state=TrialState.RUNNING,
+                params={a: encode(holes[a], value) for a, value in params.items()},
+                distributions={a: distribution_of(hole) for a, hole in holes.items()},
+            )
+            trial_id = self._memory.create_new_trial(self._memory_study, template_trial=template)
+            return trial_id, params, origin, repeat_of
+        number = self._memory.get_n_trials(self._memory_study)
+        reseed(self._sampler, self.space.base.search.seed, number)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)
+            trial = self._optuna.ask()
+            params = self.space.draw(functools.partial(suggest, trial))
+        return trial._trial_id, params, "sampler", None
+
+    def _reject(self, number: int, why: str) -> None:
+        self.num_rejected += 1
+        trial_id = self._memory_id(number)
+        # Optuna: a constraint above 0 is infeasible.
+        self._memory.set_trial_system_attr(trial_id, "constraints:allowed", 1.0)
+        self._memory.set_trial_user_attr(trial_id, "ended", why)
+        self._memory.set_trial_user_attr(trial_id, "rejected", True)
+        self._optuna.tell(number, state=TrialState.FAIL)
+
+    def _exempt_repeat(self, asked: Asked) -> None:
+        """The defaults are exempt from ASHA on every seed."""
+        if asked.repeat_of == 0:
+            self.asha.exempt.add(asked.number)
+
     def _config(self, number: int, params: Mapping[str, Any]) -> Config:
-        seed = _trial_seed(self.space.base.search.seed, number)
+        seed = derived_seed(self.space.base.search.seed, number)
         config = self.space.resolve(params)
         train = config.train.model_copy(update={"seed": seed})
         return config.model_copy(update={"train": train})
+
+    # --- a trial's life ---------------------------------------------------------------------------
+
+    def begin(self, number: int) -> LiveTrial:
+        """A process starts to work on a trial, for the first time or again."""
+        now = time.time()
+        live = self._waiting.pop(number, None)
+        if live is None:
+            live = self.trials[number]
+        else:
+            live.started = now
+            self.trials[number] = live
+            self.run.checkpoint(number).unlink(missing_ok=True)  # of a start that was never noted
+            self.run.write_resolved(number, live.asked.config)
+        taken = {
+            other.attempts[-1].slot
+            for other in self.unfinished
+            if other is not live and other.attempts and other.attempts[-1].ended is None
+        }
+        slot = next(slot for slot in range(len(taken) + 1) if slot not in taken)
+        live.attempts.append(Attempt(slot, now, live.epoch))
+        self._write_up_to(number)
+        self.file.report(number, {"attempts": [asdict(a) for a in live.attempts]}, {})
+        self.file.flush()
+        return live
+
+    def _write_up_to(self, number: int) -> None:
+        """Bring trials into the file; numbers are given there in order, so none is left out."""
+        while self._unwritten and self._unwritten[0] <= number:
+            following = self._unwritten.popleft()
+            frozen = self._memory.get_trial(self._memory_id(following))
+            live = self.trials.get(following) or self._waiting.get(following)
+            if live is not None:
+                frozen.user_attrs = self._first_attributes(live)
+                frozen.datetime_start = datetime.datetime.now()
+            self.file.add(frozen)
+
+    def _first_attributes(self, live: LiveTrial) -> dict[str, Any]:
+        asked = live.asked
+        noted = {
+            "seed": asked.config.train.seed,
+            "origin": asked.origin,
+            "repeat_of": asked.repeat_of,
+            "checkpoint": str(self.run.checkpoint(live.number).relative_to(self.run.path)),
+            "asked": asked.asked,
+            "ask_s": round(asked.ask_s, 6),
+            "started": live.started or None,
+            "attempts": [asdict(attempt) for attempt in live.attempts],
+        }
+        return {name: value for name, value in noted.items() if value is not None}
 
     def record(self, number: int, rows: list[dict[str, Any]]) -> bool:
         """Take in epochs of a trial, in order.
@@ -178,6 +413,7 @@ class Study:
         """
         live = self.trials[number]
         stop = False
+        reports: dict[int, float] = {}
         for row in rows:
             if row["epoch"] <= live.epoch:
                 continue  # a retried trial reports epochs again
@@ -186,12 +422,26 @@ class Study:
                 continue
             # Best so far: it is what scheduler, sampler and ranking see, and what Optuna takes
             # for a pruned trial's value.
-            live.trial.report(row["best_objective"], row["epoch"])
+            reports[row["epoch"]] = row["best_objective"]
+            if stop:
+                continue
             decision = self.asha.decide(number, row["epoch"], self.sign * row["best_objective"])
             if decision is not None:
-                live.decisions.append(decision)
-                stop = stop or decision.stop
+                live.decisions.append((decision, time.time()))
+                stop = decision.stop
+        if reports or rows:
+            for step, value in reports.items():
+                self._memory.set_trial_intermediate_value(self._memory_id(number), step, value)
+            attributes = {"curve": live.curve, "rungs": live.rung_rows(self.sign)}
+            self.file.report(number, attributes, reports)
         return stop
+
+    def suspend(self, number: int) -> None:
+        """A trial was stopped in order, to be gone on with: it stays RUNNING in the file."""
+        live = self.trials[number]
+        live.close_attempt(time.time())
+        self.file.report(number, {"attempts": [asdict(a) for a in live.attempts]}, {})
+        self.file.flush()
 
     def finish(
         self, number: int, ended: str, *, bundle_id: str | None = None, error: str | None = None
@@ -200,54 +450,86 @@ class Study:
 
         Args:
             number: the trial.
-            ended: `complete`, `early stop`, `pruned`, `diverged`, `time budget`, `interrupted`
-                or `failed`.
+            ended: one of the words of docs/design.md.
             bundle_id: of the bundle it left.
             error: last line of what went wrong.
         """
         live = self.trials[number]
         if live.ended is not None:
             return
-        live.ended, live.bundle_id, live.error = ended, bundle_id, error
-        live.seconds = time.time() - live.started
+        now = time.time()
+        live.close_attempt(now)
+        live.ended, live.bundle_id, live.error, live.finished = ended, bundle_id, error, now
         attributes: dict[str, Any] = {
             "ended": ended,
             "curve": live.curve,
-            "rungs": [vars(decision) for decision in live.decisions],
+            "rungs": live.rung_rows(self.sign),
+            "attempts": [asdict(attempt) for attempt in live.attempts],
             "bundle_id": bundle_id,
             "error": error,
+            "finished": now,
             "seconds": round(live.seconds, 3),
         }
-        for name, value in attributes.items():
-            live.trial.set_user_attr(name, value)
-        if ended in ("complete", "early stop"):
-            self._optuna.tell(live.trial, live.best)
-        elif ended == "failed" or not live.has_value:
-            self._optuna.tell(live.trial, state=TrialState.FAIL)
+        if ended == "failed" or not live.has_value:
+            state, value = TrialState.FAIL, None
+        elif ended in ("complete", "early stop"):
+            state, value = TrialState.COMPLETE, live.best
         else:
-            self._optuna.tell(live.trial, state=TrialState.PRUNED)
+            state, value = TrialState.PRUNED, live.best
+        told = value if state == TrialState.COMPLETE else None
+        self._optuna.tell(number, told, state=state)
+        self.file.finish(number, state, value, attributes)
+
+    def close(self) -> None:
+        """Write what waits. What was asked ahead and never begun is forgotten."""
+        self.file.close()
+
+    def _memory_id(self, number: int) -> int:
+        return self._memory.get_trial_id_from_study_id_trial_number(self._memory_study, number)
 
     @property
     def frozen_trials(self) -> list[FrozenTrial]:
-        """Optuna's own view."""
+        """Optuna's own view, what was asked ahead included."""
         return self._optuna.get_trials(deepcopy=False)
 
     def ranking(self) -> list[LiveTrial]:
-        """Trials with a value, best first; ties to the earlier one."""
+        """Trials with a value, best first; ties to the earlier one.
+
+        With repeats the mean over a configuration's seeds comes first: one lucky seed wins nothing.
+        """
         having = [live for live in self.trials.values() if live.has_value]
-        return sorted(having, key=lambda live: (-self.sign * live.best, live.number))
+        if self.space.base.search.repeat == 1:
+            return sorted(having, key=lambda live: (-self.sign * live.best, live.number))
+        values: dict[int, list[float]] = {}
+        for live in having:
+            values.setdefault(live.group, []).append(live.best)
+        mean = {group: sum(found) / len(found) for group, found in values.items()}
+        return sorted(
+            having,
+            key=lambda live: (
+                -self.sign * mean[live.group],
+                live.group,
+                -self.sign * live.best,
+                live.number,
+            ),
+        )
 
 
 def rejection(space: SearchSpace, params: Mapping[str, Any]) -> str | None:
     """Why a configuration is never trained: forbidden, or above the limits; None if it may be."""
     if space.is_forbidden(params):
         return "forbidden"
+    try:
+        config = space.resolve(params)
+    except ConfigError as error:
+        # A rule between values that the checks of the space, fifty random points, did not meet.
+        return f"not valid: {error.message}"
     limits = space.base.limits
     if limits.params is None and limits.macs is None:
         return None
     from fer_ray.models.build import size_of
 
-    num_params, macs = size_of(space.resolve(params))
+    num_params, macs = size_of(config)
     if limits.params is not None and num_params > limits.params:
         return f"{num_params:,} parameters, the limit is {limits.params:,}"
     if limits.macs is not None and macs > limits.macs:
@@ -255,36 +537,14 @@ def rejection(space: SearchSpace, params: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _sampler(base: Config) -> BaseSampler:
-    if base.search.sampler != "tpe":
-        return RandomSampler(seed=base.search.seed)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ExperimentalWarning)
-        return TPESampler(
-            multivariate=True,
-            group=True,
-            constant_liar=True,
-            seed=base.search.seed,
-        )
+def space_sha256(space: SearchSpace) -> str:
+    """What must not change while a run lives: everything but what `resume` may extend."""
+    import json
 
-
-def encode(value: Any) -> Any:
-    """A choice as Optuna's categories hold it: lists become JSON text."""
-    return json.dumps(value) if isinstance(value, tuple) else value
-
-
-def _suggest(trial: optuna.Trial, hole: Hole) -> Any:
-    if hole.choices:
-        encoded = [encode(choice) for choice in hole.choices]
-        return hole.choices[encoded.index(trial.suggest_categorical(hole.address, encoded))]
-    if hole.kind == "int":
-        step = int(hole.step or 1)
-        return trial.suggest_int(hole.address, int(hole.low), int(hole.high), step=step)
-    return trial.suggest_float(
-        hole.address, hole.low, hole.high, step=hole.step, log=hole.kind == "log"
-    )
-
-
-def _trial_seed(search_seed: int, number: int) -> int:
-    digest = hashlib.sha256(f"{search_seed}/{number}".encode()).digest()
-    return int.from_bytes(digest[:4], "big")
+    config = space.base.model_dump(mode="json")
+    for name in ("stop", "resources", "keep", "confirm"):
+        config.pop(name)
+    config["search"].pop("trials")
+    holes = [asdict(hole) for hole in space.holes]
+    text = json.dumps({"config": config, "holes": holes}, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()

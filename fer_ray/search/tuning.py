@@ -1,72 +1,214 @@
-"""`fer-ray tune`: the study, the data and the trials brought together under Ray Tune."""
+"""`fer-ray tune` and `resume`: the study, the data and the trials under Ray Tune."""
 
 from __future__ import annotations
 
-import itertools
+import contextlib
+import dataclasses
+import datetime
+import os
+import shutil
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fer_ray.config.advice import advice
+from fer_ray.config.schema import parse_duration_s
 from fer_ray.config.space import SearchSpace
 from fer_ray.data.loading import source_name, source_of
-from fer_ray.errors import InterruptedRunError, NothingSucceededError, UserError
+from fer_ray.errors import (
+    InterruptedRunError,
+    NothingSucceededError,
+    UnfinishedError,
+    UserError,
+)
 from fer_ray.ray_session import ray_session
 from fer_ray.runs import RunDirectory
+from fer_ray.search.confirm import share_of_budget
+from fer_ray.search.interim import pack_best_so_far
+from fer_ray.search.live import LiveTrial
 from fer_ray.search.progress import Progress
+from fer_ray.search.resources import Slots, check_request, plan_slots
 from fer_ray.search.results import (
     RunSummary,
+    clear_leftovers,
     drop_checkpoint,
     summary_of,
     update_best,
     write_status,
     write_trials,
 )
-from fer_ray.search.study import LiveTrial, Study, rejection
+from fer_ray.search.resuming import open_interrupted
+from fer_ray.search.shared_storage import check_shared
+from fer_ray.search.start_from import points_of_run
+from fer_ray.search.stopping import BY_COMMAND, StopWatch, signals_stop
+from fer_ray.search.study import Study, rejection
+from fer_ray.search.weights import pretrained_states
 
 _MAX_FAILURES = 2
 """Times that a trial whose process died is started again, from its checkpoint."""
+_STATUS_EVERY_S = 1.0
+_TABLE_EVERY_S = 10.0
+_MAX_AHEAD = 16
+"""Trials handed to Tune before they have a slot, at most; each knows a little less."""
 
 
-def run_tuning(space: SearchSpace, out: Path, *, live: bool) -> RunSummary:
+@dataclass(frozen=True)
+class Options:
+    """What the command line says beside the space.
+
+    Attributes:
+        live: print progress to stderr.
+        until: seconds since the epoch; this session ends in order then.
+        address: of a Ray cluster; None starts one here, or takes RAY_ADDRESS.
+    """
+
+    live: bool = False
+    until: float | None = None
+    address: str | None = None
+
+
+def run_tuning(
+    space: SearchSpace, out: Path, overrides: tuple[str, ...], options: Options
+) -> RunSummary:
     """Run a search to its end.
 
     Args:
         space: checked.
         out: the new run directory.
-        live: print progress to stderr.
+        overrides: that made the space of its file; noted for `resume`.
+        options: of this session.
 
     Raises:
-        UserError: data or weights are missing, or the defaults break `limits`; nothing is
-            written then.
+        UserError: data or weights are missing, the defaults break `limits`, or the cluster cannot
+            run a trial; nothing is written then.
         NothingSucceededError: no trial finished an epoch.
         InterruptedRunError: by Ctrl-C; what has ended is kept.
+        UnfinishedError: ended otherwise with work undone, resumable.
     """
     prepared = source_of(space.base.data)
+    check_request(space.base.resources)
     why = rejection(space, space.complete({}))
     if why is not None:
         raise UserError(
             f"trial 0, the space's defaults, would not be trained: {why}",
             "Give the holes other defaults, or widen `limits`.",
         )
-    states = _pretrained_states(space)
     run = RunDirectory(out.absolute())
-    run.create("tune", space.text, prepared.fingerprint if prepared else "sample")
-    started = time.time()
-    study = Study(run, space)
-    progress = Progress(study, live=live)
+    run.require_absent()
+    points: list[dict[str, Any]] = []
+    if isinstance(space.base.search.start_from, str):
+        points, lines = points_of_run(space, Path(space.base.search.start_from))
+        for line in lines:
+            _say(options)(line)
+    states = pretrained_states(space)
+    fingerprint = prepared.fingerprint if prepared else "sample"
+    with _ray(space, options):
+        slots = plan_slots(space.base.resources, _say(options))
+        check_shared(run.path)
+        facts = {"overrides": list(overrides), "working_directory": str(Path.cwd())}
+        run.create("tune", space.text, fingerprint, facts)
+        with run.locked():
+            study = Study(run, space, fingerprint, start_points=points)
+            return _search(study, slots, states, options)
+
+
+def resume_tuning(path: Path, overrides: tuple[str, ...], options: Options) -> RunSummary:
+    """Go on with a search that was killed, stopped or has ended.
+
+    Args:
+        path: the run.
+        overrides: `search.trials`, `stop.*`, `resources.*`, `keep.*` and `confirm.*` may change.
+        options: of this session.
+
+    Raises:
+        UserError: no such run, data or space have changed, or another process works on it.
+        Otherwise as `run_tuning`.
+    """
+    run = RunDirectory(path.absolute())
+    with run.locked():
+        space, fingerprint = open_interrupted(run, overrides)
+        check_request(space.base.resources)
+        states = pretrained_states(space)
+        with _ray(space, options):
+            slots = plan_slots(space.base.resources, _say(options))
+            check_shared(run.path)
+            run.stop_file.unlink(missing_ok=True)
+            study = Study(run, space, fingerprint)
+            clear_leftovers(study)
+            return _search(study, slots, states, options)
+
+
+def _ray(space: SearchSpace, options: Options) -> contextlib.AbstractContextManager[None]:
+    several = space.base.resources.per_trial.workers > 1
+    return ray_session(dashboard=several, address=options.address)
+
+
+def _say(options: Options) -> Callable[[str], None]:
+    import sys
+
+    def say(text: str) -> None:
+        if options.live:
+            sys.stderr.write(text + "\n")
+            sys.stderr.flush()
+
+    return say
+
+
+def _search(
+    study: Study, slots: Slots, states: dict[str, dict[str, Any]], options: Options
+) -> RunSummary:
+    """One session of work on a study."""
+    run = study.run
+    progress = Progress(study, live=options.live)
+    for line in advice(study.space, slots.count):
+        progress.say(f"warning: {line}")
+    study.open_session(slots.count)
+    how = "failed"
+    fatal: BaseException | str | None = None
     try:
-        with ray_session():
-            _fit(study, states, progress)
+        with signals_stop(run, progress.say):
+            how, fatal = _fit(study, slots, states, progress, options)
+            update_best(study)
+            if how == "stopped" and StopWatch(run).by != BY_COMMAND:
+                how = "interrupted"
+            if how in ("stopped", "interrupted"):
+                pack_best_so_far(study)
+    except KeyboardInterrupt:
+        how = "interrupted"
     finally:
         progress.close()
+        _close(study, how, fatal)
+    return _outcome(study, how, fatal)
+
+
+def _close(study: Study, how: str, fatal: BaseException | str | None) -> None:
+    """Leave everything as it is for who reads the run; a full disk may hinder that."""
+    try:
+        study.close_session(how)
+        study.close()
         write_trials(study)
         write_status(study)
-    update_best(study)
-    summary = summary_of(study, time.time() - started)
-    interrupted = [t.number for t in study.trials.values() if t.ended is None]
-    if interrupted:
-        best = f"the best so far is {run.best}" if summary else "no trial left a bundle yet"
-        raise InterruptedRunError(f"interrupted with trials {interrupted} unfinished; {best}")
+    except Exception:
+        if fatal is None:
+            raise
+
+
+def _outcome(study: Study, how: str, fatal: BaseException | str | None) -> RunSummary:
+    run = study.run
+    summary = summary_of(study, study.elapsed_s())
+    best = f"the best so far is {run.best}" if run.best.exists() else "no trial left a bundle yet"
+    remedy = f"Go on: fer-ray resume {_shown(run.path)}"
+    unfinished = [live.number for live in study.unfinished]
+    left = study.num_trials - len(study.trials)
+    undone = f"trials {unfinished} unfinished, {max(0, left)} not begun; {best}"
+    if fatal is not None:
+        raise UnfinishedError(f"ended by a fault of the machine: {fatal}\n{undone}", remedy)
+    if how == "interrupted":
+        raise InterruptedRunError(f"interrupted, {undone}", remedy)
+    if how == "stopped":
+        raise UnfinishedError(f"stopped as asked, {undone}", remedy)
     if summary is None:
         raise NothingSucceededError(
             f"none of {len(study.trials)} trials succeeded: "
@@ -76,107 +218,152 @@ def run_tuning(space: SearchSpace, out: Path, *, live: bool) -> RunSummary:
     return summary
 
 
-def _pretrained_states(space: SearchSpace) -> dict[str, dict[str, Any]]:
-    """Weights of every ResNet that the space can sample, fetched before anything starts."""
-    from fer_ray.bundle.pretrained import pretrained_state
-
-    domain: dict[str, tuple[Any, ...]] = {"weights": (), "arch": ()}
-    for hole in space.holes:
-        for name in domain:
-            if hole.address == f"model.resnet.{name}":
-                domain[name] = hole.choices
-    resnet = _any_resnet(space)
-    if resnet is None:
-        return {}
-    weights = domain["weights"] or (resnet.weights,)
-    archs = domain["arch"] or (resnet.arch,)
-    states = {}
-    for source, arch in itertools.product(weights, archs):
-        state = pretrained_state(str(source), str(arch))
-        if state is not None:
-            states[f"{source}/{arch}"] = {name: t.numpy() for name, t in state.items()}
-    return states
+def _shown(path: Path) -> str:
+    with contextlib.suppress(ValueError):
+        return str(path.relative_to(Path.cwd()))
+    return str(path)
 
 
-def _any_resnet(space: SearchSpace) -> Any:
-    """The ResNet branch at its defaults; None where the space has none."""
-    branches = next((h.choices for h in space.holes if h.address == "model"), None)
-    if branches is None:
-        return space.base.model.resnet
-    return space.resolve({"model": "resnet"}).model.resnet if "resnet" in branches else None
+def _deadline(study: Study, options: Options) -> float | None:
+    """When this session ends: what is left of the time budget, or `--by`."""
+    budget = study.space.base.stop.time_budget
+    ends = [] if options.until is None else [options.until]
+    if budget is not None:
+        before = study.elapsed_s()
+        ends.append(time.time() + parse_duration_s(budget) - before)
+    return min(ends, default=None)
 
 
-def _fit(study: Study, states: dict[str, dict[str, Any]], progress: Progress) -> None:
-    """Run the trials under Ray Tune."""
+def _fit(
+    study: Study,
+    slots: Slots,
+    states: dict[str, dict[str, Any]],
+    progress: Progress,
+    options: Options,
+) -> tuple[str, BaseException | str | None]:
+    """Put the data out and run the trials; gives how it ended."""
     import ray
     from ray import tune
 
     from fer_ray.data.ray_data import put_training_data
-    from fer_ray.search.ray_adapters import StudyBridge, StudyScheduler, StudySearcher
-    from fer_ray.search.trainable import train_trial
+    from fer_ray.search.confirming import confirm
+    from fer_ray.search.trainable import TrialSetting, train_trial
 
     base = study.space.base
-    cluster = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    resources, concurrent = _resources(base.resources, cluster)
+    deadline = _deadline(study, options)
+    search_deadline = deadline
+    if deadline is not None and base.confirm is not None:
+        share = share_of_budget(study.space, study.asha.rungs)
+        search_deadline = deadline - share * (deadline - time.time())
+    setting = TrialSetting(
+        run_path=str(study.run.path),
+        rungs=study.asha.rungs,
+        deadline=search_deadline,
+        target=base.stop.target,
+        num_threads=max(1, int(slots.cpu)),
+        data_name=source_name(base.data),
+    )
+    data, shared_states = put_training_data(base.data, progress.say), ray.put(states)
+    trainable = tune.with_parameters(train_trial, data=data, states=shared_states, setting=setting)
+    how, fatal = fit(study, trainable, slots, progress, search_deadline)
+    if base.confirm is None or how not in ("finished", "time budget", "target"):
+        return how, fatal
+    whole = dataclasses.replace(setting, deadline=deadline)
+    return confirm(study, slots, data, shared_states, whole, progress.say) or how, fatal
+
+
+def fit(
+    study: Study,
+    trainable: Callable[..., None],
+    slots: Slots,
+    progress: Progress,
+    deadline: float | None,
+) -> tuple[str, BaseException | str | None]:
+    """Run trials of any trainable that reports as `train_trial` does, until the study is done.
+
+    Returns:
+        how it ended (docs/design.md, `sessions`), and what broke the machine, or None.
+    """
+    from ray import tune
+
+    from fer_ray.search.ray_adapters import (
+        StudyBridge,
+        StudyCallback,
+        StudyScheduler,
+        StudySearcher,
+    )
+
+    written = {"status": 0.0, "table": 0.0}
+
+    def on_tick() -> None:
+        now = time.monotonic()
+        if now - written["status"] >= _STATUS_EVERY_S:
+            written["status"] = now
+            write_status(study)
+        if now - written["table"] >= _TABLE_EVERY_S:
+            written["table"] = now
+            write_trials(study)
 
     def on_change(trial: LiveTrial) -> None:
         progress.on_change(trial)
         if trial.ended is not None:
             drop_checkpoint(study.run, trial)
             update_best(study)
-            write_trials(study)
-        write_status(study)
 
-    bridge = StudyBridge(study, on_change)
-    trainable = tune.with_parameters(
-        train_trial,
-        data=put_training_data(base.data, progress.say),
-        states=ray.put(states),
-        run_path=str(study.run.path),
-        rungs=study.asha.rungs,
-        deadline=bridge.deadline,
-        target=base.stop.target,
-        num_threads=max(1, int(resources["cpu"])),
-        data_name=source_name(base.data),
+    bridge = StudyBridge(
+        study, on_change, on_tick=on_tick, deadline=deadline, max_concurrent=slots.limit
     )
+    if study.is_done():
+        return "finished", None
+    # A trial that ends hands its process on only where another one waits already.
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(max(1, min(_MAX_AHEAD, slots.count // 2)))
+    name = f"session-{len(study.sessions)}"
+    shutil.rmtree(study.run.ray, ignore_errors=True)
     tuner = tune.Tuner(
-        tune.with_resources(trainable, resources),
+        tune.with_resources(trainable, {"cpu": slots.cpu, "gpu": slots.gpu}),
         tune_config=tune.TuneConfig(
             search_alg=StudySearcher(bridge),
             scheduler=StudyScheduler(bridge),
-            num_samples=study.num_trials,
-            max_concurrent_trials=concurrent,
+            num_samples=-1,
             reuse_actors=True,
             trial_dirname_creator=lambda trial: trial.trial_id,
         ),
         run_config=tune.RunConfig(
             storage_path=str(study.run.ray),
-            name="tune",
+            name=name,
             verbose=0,
+            callbacks=[StudyCallback(bridge)],
             failure_config=tune.FailureConfig(max_failures=_MAX_FAILURES),
             checkpoint_config=tune.CheckpointConfig(num_to_keep=1),
         ),
     )
     tuner.fit()
+    how = bridge.why_over or "finished"
+    if study.is_done() and bridge.fatal is None:
+        how = "finished"
+    return how, bridge.fatal
 
 
-def _resources(wanted: Any, cluster: dict[str, float]) -> tuple[dict[str, float], int | None]:
-    """What one trial takes, and how many run at once.
+def parse_until(text: str) -> float:
+    """Read `18:00` (the next such time) or `2026-05-01 18:00`, local time.
 
-    `auto` gives each trial one core: side by side, one-thread trainings do more than one training
-    with all threads (measured: 1.5 times on two cores).
+    Returns:
+        seconds since the epoch.
 
     Raises:
-        UserError: the cluster can never run one trial.
+        UserError: another form, or the past.
     """
-    cpus, gpus = cluster.get("CPU", 0.0), cluster.get("GPU", 0.0)
-    per_trial = wanted.per_trial
-    gpu = (1.0 if gpus else 0.0) if per_trial.gpu == "auto" else float(per_trial.gpu)
-    cpu = 1.0 if per_trial.cpu == "auto" else float(per_trial.cpu)
-    if cpu > cpus or gpu > gpus:
-        raise UserError(
-            f"a trial wants {cpu:g} CPUs and {gpu:g} GPUs, but Ray has {cpus:g} and {gpus:g}",
-            "Lower resources.per_trial, or join a larger cluster.",
-        )
-    concurrent = None if wanted.max_concurrent == "auto" else int(wanted.max_concurrent)
-    return {"cpu": cpu, "gpu": gpu}, concurrent
+    now = datetime.datetime.now()
+    for form in ("%H:%M", "%Y-%m-%d %H:%M", "%Y-%m-%dT%H:%M"):
+        try:
+            read = datetime.datetime.strptime(text, form)
+        except ValueError:
+            continue
+        if form == "%H:%M":
+            read = datetime.datetime.combine(now.date(), read.time())
+            if read <= now:
+                read += datetime.timedelta(days=1)
+        if read <= now:
+            raise UserError(f"--by {text} lies in the past")
+        return read.timestamp()
+    raise UserError(f"--by wants HH:MM or YYYY-MM-DD HH:MM, but got {text!r}")

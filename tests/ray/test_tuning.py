@@ -11,6 +11,7 @@ import torch
 from fer_ray import api
 from fer_ray.bundle.load import load_bundle
 from fer_ray.errors import NothingSucceededError
+from fer_ray.search.asha import JudgedTrial, replay
 from fer_ray.search.results import RunSummary
 
 pytestmark = pytest.mark.usefixtures("ray_session")
@@ -68,6 +69,18 @@ def test_states_and_curves_are_those_of_the_trials(run: RunSummary) -> None:
         if not complete:
             assert trial.user_attrs["rungs"][-1]["stop"]
             assert trial.user_attrs["rungs"][-1]["rung"] == len(curve)
+
+
+def test_every_decision_follows_from_the_curves(run: RunSummary) -> None:
+    noted = optuna.load_study(study_name=None, storage=f"sqlite:///{run.path / 'study.db'}")
+    judged = [
+        JudgedTrial(t.number, t.user_attrs["curve"], t.user_attrs["rungs"])
+        for t in optuna_trials(run)
+    ]
+    attributes = noted.user_attrs
+    compared, faults = replay(judged, attributes["rungs"], attributes["reduction"], {0}, sign=1.0)
+    assert compared >= 6
+    assert not faults
 
 
 def test_trial_0_is_the_defaults_and_completes(run: RunSummary) -> None:

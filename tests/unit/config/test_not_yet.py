@@ -9,9 +9,6 @@ from fer_ray.errors import ConfigError
 TEXT = "version: 1\nname: x\nmodel: {cnn: {}}\n"
 
 REFUSED = {
-    "search.repeat above 1": "search.repeat=2",
-    "search.start_from: a run": "search.start_from=runs/1",
-    "confirm": "confirm={top: 3}",
     "resources.per_trial.workers above 1": "resources.per_trial.workers=2",
 }
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fer_ray.search.asha import Asha, rungs_of
+from fer_ray.search.asha import Asha, JudgedTrial, replay, rungs_of
 
 
 @pytest.mark.parametrize(
@@ -114,3 +114,42 @@ def test_rungs_do_not_touch_each_other(seed: int) -> None:
     for trial, rung in events:
         found = together.decide(trial, rung, values[trial, rung])
         assert found == alone[rung].decide(trial, rung, values[trial, rung])
+
+
+def judged(seed: int, num_trials: int = 12) -> list[JudgedTrial]:
+    """A search of three rungs, recorded as it happened."""
+    generator = random.Random(seed)
+    asha = Asha((1, 2, 4), 2, exempt={0})
+    curves: dict[int, list[dict[str, object]]] = {n: [] for n in range(num_trials)}
+    visits: dict[int, list[dict[str, object]]] = {n: [] for n in range(num_trials)}
+    running = list(range(num_trials))
+    while running:
+        number = generator.choice(running)
+        epoch = len(curves[number]) + 1
+        best = max([generator.random(), *(row["best_objective"] for row in curves[number])])  # type: ignore[type-var]
+        curves[number].append({"epoch": epoch, "best_objective": best, "diverged": False})
+        decision = asha.decide(number, epoch, best)  # type: ignore[arg-type]
+        if decision is not None:
+            visits[number].append(vars(decision))
+        if epoch == 5 or (decision is not None and decision.stop):
+            running.remove(number)
+    return [JudgedTrial(n, curves[n], visits[n]) for n in range(num_trials)]
+
+
+@given(st.integers(0, 200))
+def test_a_replay_agrees_with_every_decision(seed: int) -> None:
+    trials = judged(seed)
+    compared, faults = replay(trials, (1, 2, 4), 2, {0}, sign=1.0)
+    assert compared == sum(len(trial.rungs) for trial in trials)
+    assert not faults
+
+
+def test_a_replay_finds_what_the_curves_do_not_give() -> None:
+    trials = judged(3)
+    visit = dict(trials[5].rungs[0])
+    changed = JudgedTrial(5, trials[5].curve, [{**visit, "stop": not visit["stop"]}])
+    _, faults = replay([*trials[:5], changed, *trials[6:]], (1, 2, 4), 2, {0}, sign=1.0)
+    assert faults
+    unjudged = JudgedTrial(5, trials[5].curve, [])
+    _, faults = replay([*trials[:5], unjudged, *trials[6:]], (1, 2, 4), 2, {0}, sign=1.0)
+    assert any("without being judged" in fault for fault in faults)

@@ -1,0 +1,62 @@
+"""Whether every node sees the run's directory: asked before anything is spent."""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+from pathlib import Path
+from typing import Any
+
+from fer_ray.errors import UserError
+
+
+def check_shared(out: Path) -> None:
+    """Write beside the run and read it back from every node, and the other way round.
+
+    Args:
+        out: the run's directory, which need not be there.
+
+    Raises:
+        UserError: a node sees another disk; trials there would train for nothing.
+    """
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    alive = [node for node in nodes if node["Alive"]]
+    token = secrets.token_hex(8)
+    folder = out.parent / f".{out.name}.{token}.probe"
+    folder.mkdir(parents=True)
+    try:
+        (folder / "driver").write_text(token, encoding="utf-8")
+        probe = ray.remote(num_cpus=0)(probe_node)
+        answers = [
+            probe.options(
+                scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            ).remote(str(folder), token, node["NodeID"])
+            for node in alive
+        ]
+        blind = []
+        for node, sees in zip(alive, ray.get(answers), strict=True):
+            written = folder / node["NodeID"]
+            back = written.is_file() and written.read_text(encoding="utf-8") == token
+            if not (sees and back):
+                blind.append(f"{node['NodeManagerHostname']} ({node['NodeID'][:8]})")
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    if blind:
+        raise UserError(
+            f"{len(blind)} of {len(alive)} nodes do not see {out.parent}: {', '.join(blind)}",
+            "Give --out a directory that all nodes share (NFS, EFS, Filestore, a volume claim).",
+        )
+
+
+def probe_node(folder: str, token: str, node_id: str) -> bool:
+    """On one node: read what the driver wrote, and write an answer where it can be written."""
+    path = Path(folder)
+    try:
+        sees = (path / "driver").read_text(encoding="utf-8") == token
+        (path / node_id).write_text(token, encoding="utf-8")
+    except OSError:
+        return False
+    return sees

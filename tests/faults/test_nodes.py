@@ -1,0 +1,100 @@
+"""Worker nodes: one that is killed in mid-search, and one that sees another disk."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.faults import runs
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[Any]:
+    """A head of one CPU; the tests add nodes."""
+    from ray.cluster_utils import Cluster
+
+    before = dict(os.environ)
+    os.environ.update(runs.environment(tmp_path / "epochs.log", FAULT_EPOCH_PAUSE_S="0.5"))
+    cluster = Cluster(
+        initialize_head=True,
+        head_node_args={"num_cpus": 1, "num_gpus": 0, "include_dashboard": False},
+    )
+    yield cluster
+    cluster.shutdown()
+    os.environ.clear()
+    os.environ.update(before)
+
+
+def test_a_worker_node_killed_in_mid_search(cluster: Any, tmp_path: Path) -> None:
+    node = cluster.add_node(num_cpus=1, num_gpus=0)
+    space, out, log = tmp_path / "faults.yaml", tmp_path / "run", tmp_path / "epochs.log"
+    space.write_text(runs.SPACE)
+    env = runs.environment(log, RAY_ADDRESS=cluster.address)
+    process = runs.start("rename", 0, "tune", space, "--out", out, env=env)
+    deadline = time.monotonic() + 180
+    while time.monotonic() < deadline and len(runs.epochs_trained(log)) < 4:
+        time.sleep(0.1)
+    cluster.remove_node(node, allow_graceful=False)
+    text, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, text
+    runs.check_whole(out, log)
+    attempts = [t.user_attrs["attempts"] for t in runs.trials_of(out)]
+    assert any(len(found) > 1 for found in attempts), "a trial was started again elsewhere"
+    assert all(found[-1]["ended"] is not None for found in attempts)
+
+
+def _may_unshare() -> bool:
+    command = ["unshare", "-m", "true"]
+    return (
+        shutil.which("unshare") is not None and subprocess.run(command, check=False).returncode == 0
+    )
+
+
+@pytest.mark.skipif(not _may_unshare(), reason="needs the right to unshare mounts")
+def test_two_nodes_with_separate_disks_are_refused(cluster: Any, tmp_path: Path) -> None:
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    space, out = tmp_path / "faults.yaml", shared / "run"
+    space.write_text(runs.SPACE)
+    ray = Path(sys.executable).with_name("ray")
+    join = f"{ray} start --address={cluster.address} --num-cpus=1 --num-gpus=0 --block"
+    node = subprocess.Popen(
+        ["unshare", "-m", "bash", "-c", f"mount -t tmpfs none {shared} && exec {join}"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        env = runs.environment(tmp_path / "epochs.log", RAY_ADDRESS=cluster.address)
+        deadline = time.monotonic() + 90
+        while time.monotonic() < deadline and _num_nodes(cluster) < 2:
+            time.sleep(0.5)
+        code, text = runs.run("rename", 0, "tune", space, "--out", out, env=env)
+    finally:
+        node.terminate()
+        node.wait(timeout=60)
+    assert code == 2, text
+    assert "1 of 2 nodes do not see" in text
+    assert "directory that all nodes share" in text
+    assert not out.exists(), "nothing was begun"
+    assert not list(shared.iterdir()), "the probe is gone"
+
+
+def _num_nodes(cluster: Any) -> int:
+    from ray._private.state import GlobalState
+    from ray._raylet import GcsClientOptions
+
+    state = GlobalState()
+    options = GcsClientOptions.create(
+        cluster.address, None, allow_cluster_id_nil=True, fetch_cluster_id_if_nil=False
+    )
+    state._initialize_global_state(options)
+    return sum(node["Alive"] for node in state.node_table())
