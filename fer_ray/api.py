@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from fer_ray.data.cleaning import CleanReport
     from fer_ray.data.importing import ImportReport
     from fer_ray.score.job import ScoreReport
+    from fer_ray.search.history import RunHistory
     from fer_ray.search.results import RunSummary
     from fer_ray.serve.endpoint import Endpoint
     from fer_ray.training.loop import EpochResult
@@ -253,6 +254,28 @@ def tune(
 
     checked = check(space, overrides, data)
     return run_tuning(checked, Path(out), live=live)
+
+
+def open_run(run: str | Path) -> RunHistory:
+    """A search as its `study.db` tells it, while it runs or after; `.frame()` is its DataFrame.
+
+    Raises:
+        UserError: there is no search.
+    """
+    from fer_ray.search.history import read_run
+
+    return read_run(Path(run))
+
+
+def report(run: str | Path) -> Path:
+    """Write `report.html` of a search into its run, replacing an earlier one.
+
+    Raises:
+        UserError: there is no search, or the page cannot be written.
+    """
+    from fer_ray.report.search_page import write_search_page
+
+    return write_search_page(Path(run))
 
 
 def load_predictor(
