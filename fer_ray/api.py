@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from fer_ray.data.importing import ImportReport
     from fer_ray.score.job import ScoreReport
     from fer_ray.search.history import RunHistory
+    from fer_ray.search.plan import Plan
     from fer_ray.search.results import RunSummary
     from fer_ray.serve.endpoint import Endpoint
     from fer_ray.training.loop import EpochResult
@@ -254,6 +255,42 @@ def tune(
 
     checked = check(space, overrides, data)
     return run_tuning(checked, Path(out), live=live)
+
+
+def plan(
+    space: str | Path,
+    *,
+    data: str | None = None,
+    out: str | Path = "runs",
+    slots: int | None = None,
+    probe: bool = True,
+    overrides: Sequence[str] = (),
+) -> Plan:
+    """What a search will do and cost: rungs, time, disk, samples, warnings.
+
+    Args:
+        space: a YAML file with holes.
+        data: replaces the file's `data.source`.
+        out: where the run would be; nothing is written.
+        slots: trials at once; what this machine offers where it is None.
+        probe: measure the cheapest and the dearest configuration, a few steps each.
+        overrides: `address=value` each.
+
+    Raises:
+        ConfigError: the space is wrong.
+        DataError: the data are not there.
+        FerRayError: no configuration of this space may be trained.
+    """
+    from fer_ray.data.loading import source_of
+    from fer_ray.search import plan as planning
+    from fer_ray.search.probe import probe as measure
+
+    checked = check(space, overrides, data)
+    if slots is not None and slots < 1:
+        raise UserError(f"slots must be at least 1, but got {slots}")
+    if probe:
+        source_of(checked.base.data)
+    return planning.make_plan(checked, Path(out), slots=slots, probe=measure if probe else None)
 
 
 def open_run(run: str | Path) -> RunHistory:

@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from fer_ray.cli import data, models, scoring, search, serving, watching
+from fer_ray.cli import data, models, planning, scoring, search, serving, watching
 from fer_ray.errors import FerRayError
 
 INTERRUPTED = 130
@@ -21,7 +21,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(data.app, name="data")
-for module in (search, watching, models, scoring, serving):
+for module in (search, planning, watching, models, scoring, serving):
     module.register(app)
 
 
