@@ -2,9 +2,9 @@
 
     python benchmarks/record_curves.py data/fer2013 curves.csv --count 100 [--images 4096]
 
-No Ray and no search: uniform draws, each trained to its last epoch by the engine, nothing stopped, so
-that the table favours no sampler and no scheduler. One process, one thread. Rows are appended as they
-are done; a table that exists is continued.
+No Ray and no search: uniform draws, each trained to its last epoch by the engine, nothing stopped,
+so that the table favours no sampler and no scheduler. One process, one thread. Rows are appended as
+they are done; a table that exists is continued.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def main() -> None:
             csv.writer(file).writerow(columns)
     done = sum(1 for _ in arguments.table.open()) - 1
     for number in range(done, arguments.count):
-        params = space.draw(lambda hole, g=random.Random(number): random_value(hole, g))  # type: ignore[misc]
+        params = drawn(space, number)
         started = time.perf_counter()
         curve = train(space, params, number, data)
         row = {**params, "number": number, "seconds": round(time.perf_counter() - started, 2)}
@@ -51,6 +51,12 @@ def main() -> None:
         with arguments.table.open("a", newline="") as file:
             csv.DictWriter(file, columns, restval="").writerow(row)
         print(number, row["seconds"], max(curve, default=float("nan")), flush=True)
+
+
+def drawn(space: SearchSpace, number: int) -> dict[str, object]:
+    """The configuration of a row; always the same."""
+    generator = random.Random(number)
+    return space.draw(lambda hole: random_value(hole, generator))
 
 
 def part_of(data: TrainingData, count: int) -> TrainingData:

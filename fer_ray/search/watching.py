@@ -7,9 +7,8 @@ ended, and on one whose driver was killed.
 from __future__ import annotations
 
 import datetime
+import fcntl
 import itertools
-import os
-import socket
 import statistics
 import time
 from dataclasses import asdict, dataclass
@@ -19,7 +18,7 @@ from fer_ray.config.schema import parse_duration_s
 from fer_ray.search.history import RungVisit, RunHistory, TrialHistory
 
 SILENT_S = 90.0
-"""A driver that has not written `status.json` for so long is doubted."""
+"""Without a lock, a driver that has not written `status.json` for so long is doubted."""
 _NUM_SHOWN = 5
 _BLOCKS = "\u2581\u2582\u2583\u2584\u2585\u2586\u2587\u2588"
 _ASCII_BLOCKS = "_.-~=+*#"
@@ -144,25 +143,27 @@ def _state(history: RunHistory, running: list[TrialHistory], now: float) -> tupl
     if written is not None:
         silent = max(0.0, now - datetime.datetime.fromisoformat(written).timestamp())
     ago = "no status.json yet" if silent is None else f"last written {clock(silent)} ago"
-    pid, host = (status.get(key, session.get(key)) for key in ("pid", "host"))
-    if pid is not None and host == socket.gethostname():
-        if _lives(int(pid)):
-            return "running", f"its driver is process {pid} here, {ago}"
-        return "killed", f"its driver, process {pid} here, is gone; {ago}"
-    driver = f"process {pid} on {host}" if pid is not None else "not recorded"
+    held = _is_lock_held(history)
+    if held is not None:
+        return ("running", f"its driver lives, {ago}") if held else ("killed", f"no driver, {ago}")
     if silent is not None and silent < SILENT_S:
-        return "running", f"{ago}; its driver: {driver}"
-    return "unknown", f"{ago}: probably killed; its driver: {driver}"
+        return "running", f"{ago}; whether its driver lives is not recorded"
+    return "unknown", f"{ago}: probably killed; whether its driver lives is not recorded"
 
 
-def _lives(pid: int) -> bool:
+def _is_lock_held(history: RunHistory) -> bool | None:
+    """Whether a driver holds the run's lock, which the kernel drops when it dies, however it dies.
+
+    None where there is no lock, or the storage knows none.
+    """
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
+        with (history.directory.path / ".lock").open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
         return True
-    return True
+    except OSError:
+        return None
+    return False
 
 
 def _eta_s(history: RunHistory, over: list[TrialHistory], elapsed: float | None) -> float | None:

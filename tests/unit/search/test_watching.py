@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
-import os
 import re
-import socket
+import shutil
+import sqlite3
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -35,15 +37,24 @@ def cut(tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
     return pretend_search(path, trials=30, slots=3, until_s=90.0)
 
 
-def with_status(run: RunDirectory, changes: dict[str, object]) -> None:
-    status = {k: v for k, v in read_json(run.status_json).items() if k not in ("pid", "host")}
-    write_json(run.status_json, {**status, **changes})
-
-
-def a_dead_process() -> int:
-    process = subprocess.Popen([sys.executable, "-c", ""])
-    process.wait()
-    return process.pid
+@contextlib.contextmanager
+def driver_of(run: RunDirectory) -> Iterator[subprocess.Popen[str]]:
+    """Another process that holds the run's lock, as a driver does."""
+    code = (
+        "import fcntl, sys, time\n"
+        "file = open(sys.argv[1], 'w')\n"
+        "fcntl.flock(file, fcntl.LOCK_EX)\n"
+        "print('held', flush=True)\n"
+        "time.sleep(60)"
+    )
+    lock = run.path / ".lock"
+    command = [sys.executable, "-c", code, str(lock)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        yield process
+        process.kill()
+    lock.unlink()
 
 
 def test_a_search_that_has_ended(ended: RunDirectory) -> None:
@@ -64,38 +75,53 @@ def test_a_search_that_has_ended(ended: RunDirectory) -> None:
     assert "resume" not in text
 
 
-def test_a_driver_that_lives(cut: RunDirectory) -> None:
-    with_status(cut, {"pid": os.getpid(), "host": socket.gethostname()})
-    status = status_of(read_run(cut.path), now=STARTED + 95)
-    assert status.state == "running"
-    assert f"process {os.getpid()}" in status.evidence
-    assert len(status.running) == 3
-    done = sum(status.ended.values())
-    assert status.eta_s == pytest.approx(95 / done * (30 - done), rel=0.01)
-    assert "about" in "\n".join(status.lines())
-
-
-def test_a_driver_that_is_gone(cut: RunDirectory) -> None:
-    pid = a_dead_process()
-    with_status(cut, {"pid": pid, "host": socket.gethostname()})
-    status = status_of(read_run(cut.path), now=STARTED + 95)
-    assert status.state == "killed"
-    assert f"process {pid} here, is gone" in status.evidence
-    assert status.lines()[-1] == f"go on with: fer-ray resume {cut.path}"
-    assert status.elapsed_s is not None
-    assert status.elapsed_s < 90
+def test_a_driver_that_lives_and_dies(cut: RunDirectory) -> None:
+    with driver_of(cut) as driver:
+        status = status_of(read_run(cut.path), now=STARTED + 95)
+        assert status.state == "running"
+        assert "its driver lives" in status.evidence
+        assert len(status.running) == 3
+        done = sum(status.ended.values())
+        assert status.eta_s == pytest.approx(95 / done * (30 - done), rel=0.01)
+        assert "about" in "\n".join(status.lines())
+        driver.kill()
+        driver.wait()
+        status = status_of(read_run(cut.path), now=STARTED + 95)
+        assert status.state == "killed"
+        assert status.lines()[-1] == f"go on with: fer-ray resume {cut.path}"
+        assert status.elapsed_s is not None
+        assert status.elapsed_s < 90
 
 
 @pytest.mark.parametrize(("silent_s", "state"), [(10, "running"), (3600, "unknown")])
-def test_a_driver_elsewhere_is_known_by_its_last_sign(
+def test_without_a_lock_the_last_sign_counts(
     cut: RunDirectory, silent_s: float, state: str
 ) -> None:
-    with_status(cut, {"pid": 1, "host": "another-machine"})
     status = status_of(read_run(cut.path), now=STARTED + 90 + silent_s)
     assert status.state == state
-    assert "process 1 on another-machine" in status.evidence
-    with_status(cut, {})
-    assert "not recorded" in status_of(read_run(cut.path), now=STARTED + 5000).evidence
+    assert "not recorded" in status.evidence
+
+
+@pytest.mark.parametrize(
+    ("how", "state"), [("interrupted", "stopped"), (None, "unknown"), ("finished", "ended")]
+)
+def test_sessions_say_how_a_search_ended(
+    cut: RunDirectory, ended: RunDirectory, tmp_path: Path, how: str | None, state: str
+) -> None:
+    run = ended if how == "finished" else cut
+    path = tmp_path / "run"
+    shutil.copytree(run.path, path)
+    session = {"started": STARTED, "ended": STARTED + 95 if how else None, "how": how, "slots": 3}
+    with sqlite3.connect(path / "study.db") as database:
+        database.execute(
+            "INSERT INTO study_user_attributes (study_id, key, value_json) VALUES (1, ?, ?)",
+            ("sessions", json.dumps([session])),
+        )
+    database.close()
+    status = status_of(read_run(path))
+    assert status.state == state
+    assert (how or "probably killed") in status.evidence
+    assert ("resume" in status.lines()[-1]) == (state != "ended")
 
 
 def test_the_time_budget_bounds_what_is_left(tmp_path: Path) -> None:
@@ -103,7 +129,6 @@ def test_the_time_budget_bounds_what_is_left(tmp_path: Path) -> None:
     document = read_json(run.path / "run.json")
     document["command"] += ["-s", "stop.time_budget=100s"]
     write_json(run.path / "run.json", document)
-    with_status(run, {"pid": os.getpid(), "host": socket.gethostname()})
     status = status_of(read_run(run.path), now=STARTED + 95)
     assert status.eta_s == pytest.approx(5, abs=0.5)
 
