@@ -126,11 +126,12 @@ def main() -> None:
 
 def measure(path: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     """One search; prints its figures and gives them."""
+    from fer_ray.search.resources import Slots as Layout
+    from ray import tune
+
     from fer_ray.search import tuning
     from fer_ray.search.progress import Progress
-    from fer_ray.search.resources import Slots as Layout
     from fer_ray.search.study import Study
-    from ray import tune
 
     space = parse_space(SPACE, "scale.yaml", [f"search.trials={arguments.trials}"])
     run = RunDirectory(path)
