@@ -31,6 +31,7 @@ def main() -> None:
     parser.add_argument("data")
     parser.add_argument("table", type=Path)
     parser.add_argument("--count", type=int, default=100, help="rows wanted in all")
+    parser.add_argument("--seed-shift", type=int, default=0, help="the same draws, other seeds")
     parser.add_argument("--images", type=int, default=4096, help="of the training split")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -45,7 +46,7 @@ def main() -> None:
     for number in range(done, arguments.count):
         params = drawn(space, number)
         started = time.perf_counter()
-        curve = train(space, params, number, data)
+        curve = train(space, params, number + arguments.seed_shift, data)
         row = {**params, "number": number, "seconds": round(time.perf_counter() - started, 2)}
         row |= {f"epoch_{index + 1}": round(value, 5) for index, value in enumerate(curve)}
         with arguments.table.open("a", newline="") as file:
