@@ -171,6 +171,10 @@ def _against_first(
         return Verdict(headline + ".", "open", lines)
     gain = history.sign * (winner.best - first.best)
     headline += f", {gain:.4f} better than the defaults (trial 0: {first.best:.4f})."
+    confirmed = _confirmed(history, winner.number)
+    if confirmed is not None:
+        kind = "real" if confirmed["verdict"] == "beats" else "open"
+        return Verdict(headline, kind, [*lines, *_confirmed_lines(history, confirmed)])
     gap, why_not = _gap(history, winner, first, figures)
     if why_not:
         lines.append(f"Not tested on the images: {why_not}.")
@@ -195,6 +199,41 @@ def _against_first(
         "`confirm: {top: 3, seeds: 3}` trains the best again on fresh seeds."
     )
     return Verdict(headline, "real" if gap.is_real and gap.gain > 0 else "open", lines, gap)
+
+
+def _confirmed(history: RunHistory, number: int) -> dict[str, Any] | None:
+    """What confirmation on fresh seeds found of a trial; None where it was not made."""
+    comparisons = (history.attributes.get("confirm") or {}).get("comparisons") or []
+    return next((dict(row) for row in comparisons if row.get("trial") == number), None)
+
+
+def _confirmed_lines(history: RunHistory, found: dict[str, Any]) -> list[str]:
+    confirm = history.attributes["confirm"]
+    seeds = sum(row["trial"] == found["trial"] for row in confirm.get("trainings") or [])
+    words = {
+        "beats": "it beats the defaults",
+        "is beaten by": "the defaults beat it",
+        "cannot tell": "it cannot be told from the defaults",
+    }
+    text = (
+        f"Confirmed on {seeds} fresh seeds: {words.get(found['verdict'], found['verdict'])}. "
+        f"Accuracy {100 * found['accuracy']:.1f} % against {100 * found['default_accuracy']:.1f} "
+        f"%, a difference of {100 * found['difference']:+.1f} points (95 % over all comparisons: "
+        f"{100 * found['low']:+.1f} to {100 * found['high']:+.1f})."
+    )
+    lines = [text]
+    if found["verdict"] == "cannot tell":
+        lines.append(
+            f"A difference of about {100 * found['smallest']:.1f} points would have shown."
+        )
+    others = [row for row in confirm["comparisons"] if row["trial"] != found["trial"]]
+    if others:
+        rest = "; ".join(
+            f"trial {row['trial']} {row['verdict']} ({100 * row['difference']:+.1f})"
+            for row in others
+        )
+        lines.append(f"The others that were confirmed: {rest}.")
+    return lines
 
 
 def _gap(

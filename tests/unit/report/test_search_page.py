@@ -141,6 +141,38 @@ def test_without_bundles_or_data_the_verdict_says_so(run: RunDirectory, tmp_path
     assert "Newcombe&#39;s interval" in page
 
 
+def test_confirmation_decides_where_it_was_made(run: RunDirectory) -> None:
+    history = read_run(run.path)
+    winner = history.ranking[0].number
+    row = {
+        "trial": winner,
+        "accuracy": 0.661,
+        "default_accuracy": 0.64,
+        "difference": 0.021,
+        "low": 0.004,
+        "high": 0.038,
+        "smallest": 0.017,
+        "verdict": "beats",
+    }
+    other = {**row, "trial": 17, "difference": 0.001, "verdict": "cannot tell"}
+    trainings = [{"trial": trial, "index": i} for trial in (0, winner, 17) for i in range(3)]
+
+    def page_of(first: dict[str, Any]) -> str:
+        confirm = {"comparisons": [first, other], "trainings": trainings}
+        attributes = {**history.attributes, "confirm": confirm}
+        return search_page(replace(history, attributes=attributes))
+
+    page = page_of(row)
+    assert "Confirmed on 3 fresh seeds: it beats the defaults" in page
+    assert "+2.1 points (95 % over all comparisons: +0.4 to +3.8)" in page
+    assert "trial 17 cannot tell (+0.1)" in page
+    assert 'class="verdict real"' in page
+    assert "McNemar" not in page
+    page = page_of({**row, "low": -0.01, "verdict": "cannot tell"})
+    assert 'class="verdict open"' in page
+    assert "A difference of about 1.7 points would have shown" in page
+
+
 # --- figures --------------------------------------------------------------------------------------
 
 

@@ -11,7 +11,6 @@ import pytest
 from typer.testing import CliRunner
 
 from fer_ray.cli.main import app
-from fer_ray.config.advice import advice
 from fer_ray.config.schema import Config
 from fer_ray.config.space import parse_space
 from fer_ray.errors import FerRayError
@@ -144,7 +143,7 @@ def test_warnings_of_a_plan(tmp_path: Path) -> None:
     assert plan.time is not None
     assert plan.time.low_s < plan.time.expected_s < plan.time.high_s
     text = "\n".join(plan.warnings)
-    assert "40 trials on 8 slots" in text
+    assert "search.trials: 40 on 8 slots" in text
     assert "time_budget 60s is spent" in text
 
     def killed(config: Config, num_threads: int) -> Probe:
@@ -164,24 +163,6 @@ def test_a_full_disk_is_foreseen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     space = parse_space(SPACE, "a.yaml")
     plan = make_plan(space, tmp_path, slots=2, probe=None)
     assert any("1 MB are free" in warning for warning in plan.warnings)
-
-
-@pytest.mark.parametrize(
-    ("override", "words"),
-    [
-        ("scheduler.asha.grace_epochs=2", "warm-up lasts up to 2"),
-        ("search.trials=10", "all random"),
-        ("scheduler.asha.grace_epochs=27", "stops nothing"),
-        ("train.schedule={onecycle: {}}", "one-cycle"),
-    ],
-)
-def test_advice(override: str, words: str) -> None:
-    assert advice(parse_space(SPACE, "a.yaml")) == []
-    found = advice(parse_space(SPACE, "a.yaml", [override]))
-    assert any(words in text for text in found), found
-    assert (
-        not advice(parse_space(SPACE, "a.yaml", [override, "scheduler=none"])) or "10" in override
-    )
 
 
 # --- the probe ------------------------------------------------------------------------------------
