@@ -6,15 +6,17 @@ It is made from `study.db`, the bundles' figures and the run's own files; names 
 
 from __future__ import annotations
 
+import contextlib
 import shlex
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jinja2
 
 from fer_ray import __version__
-from fer_ray.errors import FerRayError, UserError
+from fer_ray.errors import FerRayError, NothingSucceededError, UnfinishedError, UserError
 from fer_ray.metrics import wilson_interval
 from fer_ray.report.gap import Gap, explain, interval_gap, paired_gap
 from fer_ray.report.search_curves import curves_of, timeline_of
@@ -26,6 +28,7 @@ from fer_ray.search.watching import clock, show, status_of, why_of
 from fer_ray.store import read_json, write_atomic
 
 PAGE = "report.html"
+Result = TypeVar("Result")
 NUM_LEADERS = 15
 NUM_CHANGES = 6
 NUM_SLICES = 12
@@ -75,6 +78,24 @@ def write_search_page(run_dir: Path) -> Path:
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror}") from error
     return path
+
+
+def with_search_page(run_dir: Path, search: Callable[[], Result]) -> Result:
+    """Search, then leave the page, also where the search ended early or came to nothing.
+
+    A search that was refused before it began leaves no page: the run may be another's.
+
+    Args:
+        search: works on `run_dir` to its end.
+    """
+    try:
+        result = search()
+    except (UnfinishedError, NothingSucceededError):
+        with contextlib.suppress(UserError):  # what ended the search is what matters
+            write_search_page(run_dir)
+        raise
+    write_search_page(run_dir)
+    return result
 
 
 def search_page(history: RunHistory) -> str:

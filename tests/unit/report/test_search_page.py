@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import shutil
@@ -17,11 +18,16 @@ from typer.testing import CliRunner
 
 from fer_ray.bundle.manifest import check_manifest
 from fer_ray.cli.main import app
-from fer_ray.errors import UserError
+from fer_ray.errors import (
+    InterruptedRunError,
+    NothingSucceededError,
+    OutputExistsError,
+    UserError,
+)
 from fer_ray.report.gap import gap_of, interval_gap, mcnemar_p
 from fer_ray.report.scales import Axis, log_marks, marks_of, number_text
 from fer_ray.report.search_curves import choose_trials, curves_of
-from fer_ray.report.search_page import search_page, write_search_page
+from fer_ray.report.search_page import search_page, with_search_page, write_search_page
 from fer_ray.report.search_params import parallel_of, slices_of
 from fer_ray.runs import RunDirectory
 from fer_ray.search.history import TrialHistory, read_run
@@ -113,6 +119,29 @@ def test_the_page_replaces_itself_and_is_small(run: RunDirectory) -> None:
     result = CliRunner().invoke(app, ["report", str(run.path)])
     assert result.exit_code == 0, result.output
     assert str(first) in result.stderr
+
+
+def test_a_search_leaves_its_page_however_it_ends(tmp_path: Path) -> None:
+    run = pretend_search(tmp_path / "run", trials=4)
+    page = run.path / "report.html"
+    assert with_search_page(run.path, lambda: 7) == 7
+    assert page.is_file()
+    for error in (InterruptedRunError("by Ctrl-C"), NothingSucceededError("none")):
+        page.unlink()
+        with pytest.raises(type(error)):
+            with_search_page(run.path, functools.partial(throw, error))
+        assert page.is_file()
+    page.unlink()
+    with pytest.raises(OutputExistsError):
+        with_search_page(run.path, functools.partial(throw, OutputExistsError("there")))
+    assert not page.exists()
+    (run.path / "study.db").unlink()
+    with pytest.raises(InterruptedRunError):
+        with_search_page(run.path, functools.partial(throw, InterruptedRunError("early")))
+
+
+def throw(error: Exception) -> None:
+    raise error
 
 
 def test_a_search_under_way_and_one_without_a_value(tmp_path: Path) -> None:
