@@ -231,7 +231,8 @@ class RunHistory:
     @property
     def wanted(self) -> int | None:
         """Trials that the search is to train; None where it is not recorded."""
-        number = self.status.get("trials_wanted")
+        noted = self.sessions[-1].get("trials") if self.sessions else None
+        number = self.status.get("trials_wanted", noted)
         return int(number) if number is not None else None
 
     def ended(self) -> dict[str, int]:
