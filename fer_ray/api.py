@@ -5,6 +5,7 @@ Heavy libraries are imported inside the verbs, so that importing this module is 
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fer_ray.config.space import SearchSpace, load_config, load_space
-from fer_ray.errors import UserError
+from fer_ray.errors import InterruptedRunError, UnfinishedError, UserError
 
 if TYPE_CHECKING:
     from fer_ray.bundle.export import Exported
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from fer_ray.evaluation.on_split import Evaluation
     from fer_ray.evaluation.recalibrate import CalibrationReport
     from fer_ray.score.job import ScoreReport
+    from fer_ray.search.history import RunHistory
+    from fer_ray.search.plan import Plan
     from fer_ray.search.results import RunSummary
     from fer_ray.serve.endpoint import Endpoint
     from fer_ray.training.loop import EpochResult
@@ -301,7 +304,20 @@ def tune(
         )
     checked = check(space, overrides, data)
     options = Options(live, parse_until(by) if by is not None else None, address)
-    return run_tuning(checked, Path(out), tuple(_with_data(overrides, data)), options)
+    given = tuple(_with_data(overrides, data))
+    return _reported(out, lambda: run_tuning(checked, Path(out), given, options))
+
+
+def _reported(run: str | Path, work: Callable[[], RunSummary]) -> RunSummary:
+    """Search, and leave the page of what there is, however the search ended."""
+    try:
+        summary = work()
+    except (InterruptedRunError, UnfinishedError):
+        with contextlib.suppress(UserError):  # the reason it ended may also hinder the page
+            report(run)
+        raise
+    report(run)
+    return summary
 
 
 def verb_of(run: str | Path) -> str:
@@ -339,7 +355,7 @@ def resume(
     if verb_of(run) != "tune":
         raise UserError(f"{run} is a run of one training", "Use resume_train.")
     options = Options(live, parse_until(by) if by is not None else None, address)
-    return resume_tuning(Path(run), tuple(overrides), options)
+    return _reported(run, lambda: resume_tuning(Path(run), tuple(overrides), options))
 
 
 def stop(run: str | Path) -> None:
@@ -355,6 +371,68 @@ def stop(run: str | Path) -> None:
     if not directory.is_worked_on():
         raise UserError(f"nothing works on {run}", f"Go on with it: fer-ray resume {run}")
     request_stop(directory, BY_COMMAND)
+
+
+def plan(
+    space: str | Path,
+    *,
+    data: str | None = None,
+    out: str | Path = "runs",
+    slots: int | None = None,
+    probe: bool = True,
+    overrides: Sequence[str] = (),
+) -> Plan:
+    """What a search will do and cost: rungs, time, disk, samples, warnings.
+
+    Args:
+        space: a YAML file with holes.
+        data: replaces the file's `data.source`.
+        out: where the run would be; nothing is written.
+        slots: trials at once; what this machine offers where it is None.
+        probe: measure the cheapest and the dearest configuration, a few steps each.
+        overrides: `address=value` each.
+
+    Raises:
+        ConfigError: the space is wrong.
+        DataError: the data are not there.
+        FerRayError: no configuration of this space may be trained.
+    """
+    from fer_ray.data.loading import source_of
+    from fer_ray.search import plan as planning
+    from fer_ray.search.probe import probe as measure
+
+    checked = check(space, overrides, data)
+    if slots is not None and slots < 1:
+        raise UserError(f"slots must be at least 1, but got {slots}")
+    if probe:
+        source_of(checked.base.data)
+    return planning.make_plan(checked, Path(out), slots=slots, probe=measure if probe else None)
+
+
+def open_run(run: str | Path) -> RunHistory:
+    """A search as its `study.db` tells it, while it runs or after; `.frame()` is its DataFrame.
+
+    Raises:
+        UserError: there is no search.
+    """
+    from fer_ray.search.history import read_run
+
+    return read_run(Path(run))
+
+
+def report(run: str | Path) -> Path:
+    """Write `report.html` of a search or a training into its run, replacing an earlier one.
+
+    Raises:
+        UserError: there is no run, or the page cannot be written.
+    """
+    from fer_ray.report.search_page import write_search_page
+    from fer_ray.report.train_page import write_train_page
+    from fer_ray.runs import RunDirectory
+
+    if verb_of(run) == "train":
+        return write_train_page(RunDirectory(Path(run)))
+    return write_search_page(Path(run))
 
 
 def load_predictor(

@@ -6,7 +6,18 @@ import sys
 
 import typer
 
-from fer_ray.cli import data, ensembles, evaluating, exporting, models, scoring, search, serving
+from fer_ray.cli import (
+    data,
+    ensembles,
+    evaluating,
+    exporting,
+    models,
+    planning,
+    scoring,
+    search,
+    serving,
+    watching,
+)
 from fer_ray.errors import FerRayError
 
 INTERRUPTED = 130
@@ -21,7 +32,17 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(data.app, name="data")
-for module in (search, models, evaluating, ensembles, exporting, scoring, serving):
+for module in (
+    search,
+    planning,
+    watching,
+    models,
+    evaluating,
+    ensembles,
+    exporting,
+    scoring,
+    serving,
+):
     module.register(app)
 
 

@@ -119,6 +119,7 @@ def stop(run: Annotated[Path, typer.Argument(metavar="RUN")]) -> None:
 def _say_summary(summary: RunSummary, place: Path) -> None:
     for line in summary.lines():
         result(line)
+    say(f"report: {place / 'report.html'}")
     say("next:")
     source = summary.data_source
     if source != "sample":
