@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from fer_ray.data.checking import CheckReport
     from fer_ray.data.cleaning import CleanReport
     from fer_ray.data.importing import ImportReport
-    from fer_ray.score.job import ScoreReport
+    from fer_ray.score.job import Progress
+    from fer_ray.score.options import Effort, RowOptions, SourceOptions
+    from fer_ray.score.summary import ScoreReport
     from fer_ray.search.results import RunSummary
     from fer_ray.serve.endpoint import Endpoint
     from fer_ray.training.loop import EpochResult
@@ -331,27 +333,56 @@ def score(
     out: str | Path,
     predictor: Predictor,
     *,
+    resume: bool = False,
     overwrite: bool = False,
-    num_threads: int | None = None,
-    on_shard: Callable[[int, int], None] | None = None,
+    incremental: bool = False,
+    retry_errors: bool = False,
+    rows: RowOptions | None = None,
+    tables: SourceOptions | None = None,
+    effort: Effort | None = None,
+    resume_line: str | None = None,
+    on_progress: Callable[[Progress], None] | None = None,
 ) -> ScoreReport:
-    """Classify whole folders into Parquet; see `fer_ray.score.job`.
+    """Classify images from wherever they lie into Parquet; docs/score.md says it all.
+
+    Args:
+        sources: folders, files, globs, lists, tables, archives, inventories, `s3://`, `gs://`, `-`.
+        out: the job's directory.
+        predictor: the bundle at work.
+        resume: go on with an unfinished job; a finished one is only reported.
+        overwrite: delete an earlier job's output first.
+        incremental: add what is new or changed to a finished job.
+        retry_errors: classify again what had become error rows; with `resume`.
+        rows, tables, effort: what rows hold, how tables are read, how the work is done.
+        resume_line: what the user types to go on; told when work is left undone.
+        on_progress: told after every chunk.
 
     Raises:
-        UserError: no image, or a source that is not there.
+        UserError: no image, a source that is not there, or another job's directory.
         OutputExistsError: `out` has files already.
+        UnfinishedError: shards are left undone; resume.
         NothingSucceededError: not one image could be classified.
     """
     from fer_ray.score import job
+    from fer_ray.score.options import Effort, RowOptions, SourceOptions
 
-    return job.score(
-        sources,
+    modes = {"resume": resume, "overwrite": overwrite, "incremental": incremental}
+    chosen = [name for name, wanted in modes.items() if wanted]
+    if len(chosen) > 1:
+        raise UserError(f"{' and '.join(chosen)} exclude each other", "Choose one.")
+    if retry_errors and not resume:
+        raise UserError("retry-errors works on an earlier job", "Add resume.")
+    request = job.Request(
+        tuple(os.fspath(source) for source in sources),
         Path(out),
-        predictor,
-        overwrite=overwrite,
-        num_threads=num_threads or os.cpu_count() or 1,
-        on_shard=on_shard or (lambda done, total: None),
+        chosen[0] if chosen else "new",
+        retry_errors,
+        rows or RowOptions(),
+        tables or SourceOptions(),
+        effort or Effort(),
+        resume_line or "the same call with resume=True",
     )
+    return job.run_job(request, predictor, on_progress or (lambda progress: None))
 
 
 def serve(

@@ -1,0 +1,44 @@
+"""From pixels to rows: the network's part of a chunk."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+
+from fer_ray.bundle.predictor import Predictor
+from fer_ray.models.inference import features_of, num_features
+from fer_ray.score.options import RowOptions
+from fer_ray.score.prepare import Prepared
+from fer_ray.score.rows import Answers, schema, with_answers
+
+
+class Classifier:
+    """A Predictor that answers in rows.
+
+    Args:
+        predictor: the bundle at work.
+        options: what rows hold.
+        kept: the user's own columns.
+    """
+
+    def __init__(self, predictor: Predictor, options: RowOptions, kept: pa.Schema) -> None:
+        self._predictor, self._options, self.kept = predictor, options, kept
+        self.num_features = num_features(predictor.bundle.model) if options.embeddings else 0
+        self.schema = schema(predictor.class_names, options, kept, self.num_features)
+
+    def classify(self, prepared: Prepared) -> pa.Table:
+        """Rows of a chunk, schema v1."""
+        predictions = self._predictor.predict(prepared.pixels)
+        answers = Answers(
+            predictions.probabilities,
+            predictions.scores,
+            predictions.margins,
+            predictions.uncertain,
+            self._features(prepared.pixels) if self._options.embeddings else None,
+        )
+        return with_answers(prepared.rows, answers, self.schema, self._options.top_k)
+
+    def _features(self, pixels: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
+        """By torch in fp32 whatever the runtime: runtimes give logits only."""
+        bundle = self._predictor.bundle
+        return features_of(bundle.model, self._predictor.preprocess, pixels)
