@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from fer_ray.data.checking import CheckReport
     from fer_ray.data.cleaning import CleanReport
     from fer_ray.data.importing import ImportReport
+    from fer_ray.score.estimate import Estimate
     from fer_ray.score.job import Progress
     from fer_ray.score.options import Effort, RowOptions, SourceOptions
     from fer_ray.score.summary import ScoreReport
@@ -341,6 +342,8 @@ def score(
     tables: SourceOptions | None = None,
     effort: Effort | None = None,
     resume_line: str | None = None,
+    report: bool = False,
+    with_images: bool = False,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> ScoreReport:
     """Classify images from wherever they lie into Parquet; docs/score.md says it all.
@@ -355,6 +358,8 @@ def score(
         retry_errors: classify again what had become error rows; with `resume`.
         rows, tables, effort: what rows hold, how tables are read, how the work is done.
         resume_line: what the user types to go on; told when work is left undone.
+        report: write `_report.html` into the directory.
+        with_images: show some of the images in it.
         on_progress: told after every chunk.
 
     Raises:
@@ -382,7 +387,37 @@ def score(
         effort or Effort(),
         resume_line or "the same call with resume=True",
     )
-    return job.run_job(request, predictor, on_progress or (lambda progress: None))
+    done = job.run_job(request, predictor, on_progress or (lambda progress: None))
+    if report:
+        from fer_ray.report.score_page import write_score_page
+
+        write_score_page(done, predictor.bundle, with_images=with_images)
+    return done
+
+
+def plan_score(
+    sources: Sequence[str],
+    predictor: Predictor,
+    *,
+    rows: RowOptions | None = None,
+    tables: SourceOptions | None = None,
+    effort: Effort | None = None,
+) -> Estimate:
+    """What a scoring job will take, measured on a sample; nothing is written.
+
+    Raises:
+        UserError: no image, or a source that cannot be read.
+    """
+    from fer_ray.score.estimate import plan_job
+    from fer_ray.score.options import Effort, RowOptions, SourceOptions
+
+    return plan_job(
+        [os.fspath(source) for source in sources],
+        predictor,
+        rows or RowOptions(),
+        tables or SourceOptions(),
+        effort or Effort(),
+    )
 
 
 def serve(

@@ -7,7 +7,7 @@ of the user's. FER2013's own faces were found by the former, which is why its bo
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -200,10 +200,7 @@ def _haar(cascade: Any, photo: Image.Image) -> list[Face]:
         minSize=(MIN_FACE_PX, MIN_FACE_PX),
         outputRejectLevels=True,
     )
-    return [
-        Face(*(float(value) for value in box), score=float(weight))
-        for box, weight in zip(boxes, np.ravel(weights), strict=True)
-    ]
+    return [_face(box, weight) for box, weight in zip(boxes, np.ravel(weights), strict=True)]
 
 
 def _yunet(network: Any, photo: Image.Image) -> list[Face]:
@@ -215,7 +212,12 @@ def _yunet(network: Any, photo: Image.Image) -> list[Face]:
     if found is None:
         return []
     return [
-        Face(*(float(value) for value in row[:4]), score=float(row[-1]))
+        _face(row[:4], row[-1])
         for row in found
         if np.isfinite(row).all() and min(row[2], row[3]) >= 1
     ]
+
+
+def _face(box: Iterable[Any], score: Any) -> Face:
+    x, y, w, h = (float(value) for value in box)
+    return Face(x, y, w, h, float(score))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -25,9 +26,7 @@ from fer_ray.score.rows import path_text
 _ITEMS_AT_ONCE = 512
 
 
-def retry_errors(
-    output: Output, parts: Parts, preparer: Preparer, classifier: Classifier
-) -> int:
+def retry_errors(output: Output, parts: Parts, preparer: Preparer, classifier: Classifier) -> int:
     """Classify again the items whose rows are errors; the others' rows stay as they are.
 
     Returns:
@@ -42,15 +41,16 @@ def retry_errors(
             continue
         shard = int(entry["shard"])
         table = pq.read_table(output.part(shard))
-        failed = pc.equal(table.column("status"), "error")
+        failed = pc.equal(table.column("status"), pa.scalar("error"))
         paths = set(table.column("path").filter(failed).to_pylist())
         hashed = preparer.recipe.options.hash_paths
-        items = [i for i in read_items(output.inputs(shard)) if path_text(i.path, hashed) in paths]
+        everything = read_items(output.inputs(shard))
+        items = [item for item in everything if path_text(item.path, hashed) in paths]
         again = [table.slice(0, 0), *_scored(items, preparer, classifier)]
         rows = pa.concat_tables(each.cast(table.schema) for each in again)
         kept = table.filter(pc.invert(failed))
         merged = pa.concat_tables([kept, rows]) if len(rows) else kept
-        order = _order(merged, [path_text(i.path, hashed) for i in read_items(output.inputs(shard))])
+        order = _order(merged, [path_text(item.path, hashed) for item in everything])
         _replace(output, parts, shard, merged.take(order))
         tried += len(paths)
     return tried
@@ -66,10 +66,10 @@ def _scored(items: list[Item], preparer: Preparer, classifier: Classifier) -> It
         yield classifier.classify(prepared)
 
 
-def _order(table: pa.Table, paths: list[str]) -> pa.Array[pa.Int64Scalar]:
+def _order(table: pa.Table, paths: list[str]) -> pa.Array[Any]:
     """Row numbers in the order of the shard's items, faces from left to right."""
     place = pc.index_in(table.column("path"), pa.array(paths, pa.string()))
-    keys = pa.table({"place": place, "face": table.column("face_index")})
+    keys = pa.Table.from_arrays([place, table.column("face_index")], names=["place", "face"])
     return pc.sort_indices(keys, [("place", "ascending"), ("face", "ascending")])
 
 

@@ -66,7 +66,7 @@ class ArchiveSource:
         try:
             with tarfile.open(plain_tar(self.path), "r:", errors="surrogateescape") as archive:
                 while (member := archive.next()) is not None:
-                    archive.members = []  # else it remembers every member
+                    archive.__dict__["members"].clear()  # else it remembers every member
                     number += 1
                     if number > MAX_MEMBERS:
                         raise DataError(f"{self.path} has more than {MAX_MEMBERS:,} members")

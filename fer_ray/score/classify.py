@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from fer_ray.bundle.predictor import Predictor
 from fer_ray.models.inference import features_of, num_features
 from fer_ray.score.options import RowOptions
-from fer_ray.score.prepare import Prepared
+from fer_ray.score.prepare import Pixels, Prepared
 from fer_ray.score.rows import Answers, schema, with_answers
 
 
@@ -22,13 +23,13 @@ class Classifier:
     """
 
     def __init__(self, predictor: Predictor, options: RowOptions, kept: pa.Schema) -> None:
-        self._predictor, self._options, self.kept = predictor, options, kept
+        self.predictor, self._options, self.kept = predictor, options, kept
         self.num_features = num_features(predictor.bundle.model) if options.embeddings else 0
         self.schema = schema(predictor.class_names, options, kept, self.num_features)
 
     def classify(self, prepared: Prepared) -> pa.Table:
         """Rows of a chunk, schema v1."""
-        predictions = self._predictor.predict(prepared.pixels)
+        predictions = self.predictor.predict(prepared.pixels)
         answers = Answers(
             predictions.probabilities,
             predictions.scores,
@@ -38,7 +39,7 @@ class Classifier:
         )
         return with_answers(prepared.rows, answers, self.schema, self._options.top_k)
 
-    def _features(self, pixels: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
+    def _features(self, pixels: Pixels) -> npt.NDArray[np.float32]:
         """By torch in fp32 whatever the runtime: runtimes give logits only."""
-        bundle = self._predictor.bundle
-        return features_of(bundle.model, self._predictor.preprocess, pixels)
+        bundle = self.predictor.bundle
+        return features_of(bundle.model, self.predictor.preprocess, pixels)

@@ -5,7 +5,7 @@
 | no such file or object, HTTP 404 and 410, no such host | `missing` |
 | not allowed, a folder, a FIFO, a name too long, circular links, other HTTP 4xx | `unreadable` |
 | a damaged member of an archive | `unreadable` |
-| anything else: I/O errors, throttling, timeouts, resets, HTTP 5xx and 429, credentials | transient |
+| all else: I/O errors, throttling, timeouts, resets, HTTP 5xx, 408, 429, credentials | transient |
 """
 
 from __future__ import annotations
@@ -74,7 +74,12 @@ class Fetcher:
         self._storages, self._patience = storages, patience
         self._containers = threading.Lock()
         self._members = Members()
-        self._table = ("", 0, 0, None)  # path and column, first row, end, images
+        self._table: tuple[str, int, int, Any] = (
+            "",
+            0,
+            0,
+            None,
+        )  # path and column, first row, end, images
 
     def fetch(self, item: Item) -> bytes | Fault:
         """All bytes of an item, or a little more than `MAX_BYTES` of a larger one.

@@ -1,7 +1,7 @@
 """S3 Inventory as a source: the bucket's names as S3 itself wrote them down, CSV or Parquet.
 
 A `manifest.json` names the files of the inventory and, for CSV, their columns. It may lie in the
-bucket or be a local copy of the inventory's folder. Delete markers and old versions are passed over.
+bucket or be a local copy of the inventory's folder. Delete markers and old versions are skipped.
 """
 
 from __future__ import annotations

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import datetime
+import itertools
+import os
 import shutil
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
-from fer_ray import __version__
 from fer_ray.bundle.predictor import Predictor
 from fer_ray.errors import (
     InterruptedRunError,
@@ -22,23 +23,22 @@ from fer_ray.errors import (
     UnfinishedError,
     UserError,
 )
-from fer_ray.images.detect import build_detector, kind_of
+from fer_ray.images.detect import build_detector
 from fer_ray.score import amend
 from fer_ray.score.classify import Classifier
-from fer_ray.score.listing import Listing, hashed_identity, no_image, open_sources
+from fer_ray.score.identity import job_document, metadata_of, next_snapshot, require_same
+from fer_ray.score.listing import Listing, no_image, open_sources
 from fer_ray.score.local import Finished, Outcome, run_local
 from fer_ray.score.options import Effort, RowOptions, SourceOptions
-from fer_ray.score.output import Output, held, read_job, require_free
+from fer_ray.score.output import Output, began, held, read_job, require_free
 from fer_ray.score.parts import Counts, PartWriter
 from fer_ray.score.planning import Plan
 from fer_ray.score.prepare import Preparer, Recipe
-from fer_ray.score.rows import SCHEMA_VERSION
-from fer_ray.score.summary import ScoreReport, agreement_of, drift_of, query_of
+from fer_ray.score.summary import ScoreReport, report_of, stats_of
 from fer_ray.score.tables import spool
 from fer_ray.score.transient import Patience
 from fer_ray.store import read_json, write_atomic, write_json
 
-MODES = ("new", "overwrite", "resume", "incremental")
 RAY_FROM_ITEMS = 200_000
 """`--engine auto` leaves smaller jobs to this process."""
 RAY_FROM_CORES = 4
@@ -46,7 +46,7 @@ RAY_FROM_CORES = 4
 ROUNDS = 3
 """Times an unfinished shard is tried in one run."""
 MOST_UNFINISHED = 3
-"""Shards in a row; then the machine or the storage is at fault, and the job stops."""
+"""Shards of one round; then the machine or the storage is at fault, and the job stops."""
 LEAST_ROWS_OF_A_RATE = 1_000
 """Before so many rows an error rate stops nothing."""
 
@@ -58,7 +58,7 @@ class Request:
     Attributes:
         sources: see `fer_ray.score.listing.open_sources`.
         out: the job's directory.
-        mode: one of `MODES`.
+        mode: `new`, `overwrite`, `resume` or `incremental`.
         retry_errors: classify again what had become error rows, with `resume`.
         resume_line: what to type to go on; told when work is left undone.
     """
@@ -72,20 +72,23 @@ class Request:
     effort: Effort
     resume_line: str
 
+    @property
+    def go_on(self) -> str:
+        return f"Go on with: {self.resume_line}"
+
 
 @dataclass(frozen=True)
 class Progress:
     """A job on its way.
 
     Attributes:
-        rows, errors: of this run.
+        errors: of this run, by `error_type`.
         num_items: of the whole job; None while it is listed.
         num_done: items done, earlier runs included.
         rate: rows a second of this run.
         seconds_left: None while the job is listed.
     """
 
-    rows: int
     errors: dict[str, int]
     num_items: int | None
     num_done: int
@@ -107,31 +110,25 @@ def run_job(request: Request, predictor: Predictor, on_progress: OnProgress) -> 
         NothingSucceededError: not one image could be classified; the rows say why.
     """
     if request.rows.faces != "none":
-        kind_of(request.rows.faces)
-        build_detector(request.rows.faces)
+        build_detector(request.rows.faces)  # says at once what is missing
     output = Output(request.out)
     existed = request.out.exists()
     with held(output):
         try:
-            job = Job(request, predictor, output, on_progress)
-            return job.run()
+            return Job(request, predictor, output, on_progress).run()
         except KeyboardInterrupt:
             raise InterruptedRunError(
-                f"interrupted; finished shards in {request.out} are kept", _go_on(request)
+                f"interrupted; finished shards in {request.out} are kept", request.go_on
             ) from None
         except OSError as error:
             raise UnfinishedError(
                 f"stopped by the machine: {error}; finished shards in {request.out} are kept",
-                _go_on(request),
+                request.go_on,
             ) from error
         except UserError:
             if not existed and not output.job.exists():
                 shutil.rmtree(request.out, ignore_errors=True)
             raise
-
-
-def _go_on(request: Request) -> str:
-    return f"Go on with: {request.resume_line}"
 
 
 class Job:
@@ -145,48 +142,44 @@ class Job:
         self._started = time.perf_counter()
         self._rows = self._done_before = 0
         self._errors: Counter[str] = Counter()
-        self.plan: Plan | None = None
 
     def run(self) -> ScoreReport:
         request = self.request
-        if request.mode in ("new", "overwrite"):
+        self._is_new = request.mode in ("new", "overwrite")
+        if self._is_new:
             require_free(self.output, request.mode == "overwrite")
         else:
-            read_job(self.output)
+            self._is_new = not began(self.output)
         listing = self._listing()
-        document = self._begin(listing)
         classifier = Classifier(self.predictor, request.rows, listing.kept)
-        recipe = self._recipe(listing)
-        self._metadata = metadata_of(document)
-        self._schema = classifier.schema
+        document = self._begin(listing)
+        self._schema, self._metadata = classifier.schema, metadata_of(document)
         first_shard = int(document["snapshots"][-1]["first_shard"])
-        self.plan = Plan(
-            self.output,
-            listing,
-            first_shard,
-            classifier.num_features,
-            request.effort.rows_a_shard,
-        )
+        rows_a_shard = request.effort.rows_a_shard
+        self._plan = Plan(self.output, listing, first_shard, classifier.num_features, rows_a_shard)
+        recipe = self._recipe(listing)
         if not self.output.success.is_file():
             self._work(recipe, classifier)
             if not self.output.planned():
                 self.output.delete()
-                raise no_image(request.sources, self.plan.skipped)
+                raise no_image(request.sources, self._plan.skipped)
         if request.retry_errors:
+            if not self.output.planned():
+                raise UserError("--retry-errors needs the paths, which --hash-paths has deleted")
             self.output.success.unlink(missing_ok=True)
             amend.retry_errors(self.output, self._parts, Preparer(recipe), classifier)
         return self._settle(first_shard)
 
-    # --- beginning ----------------------------------------------------------------------------
+    # --- beginning ------------------------------------------------------------------------------
 
     def _listing(self) -> Listing:
         request = self.request
         copy = None
         if "-" in request.sources:
             copy = self.output.stdin_copy
-            if not copy.is_file() or request.mode == "incremental":
+            if request.mode != "resume" or not copy.is_file():
                 copy.parent.mkdir(parents=True, exist_ok=True)
-                part = copy.with_suffix(".tmp")
+                part = copy.with_name(f".{copy.name}.tmp")
                 spool(sys.stdin.buffer, part)
                 part.replace(copy)
         patience = Patience(request.effort.give_up_after_s)
@@ -194,64 +187,17 @@ class Job:
 
     def _begin(self, listing: Listing) -> dict[str, Any]:
         """Write `_job.json`, or compare it with what is asked for now."""
-        document = self._document(listing)
-        mode = self.request.mode
-        if mode in ("new", "overwrite"):
-            write_json(self.output.job, document)
-            return document
+        request = self.request
+        asked = job_document(self.predictor, listing, request.rows, request.tables)
+        if self._is_new:
+            self.output.sweep()
+            write_json(self.output.job, asked)
+            return asked
         found = read_job(self.output)
-        require_same(found, document, versions=mode == "resume")
-        if mode == "incremental":
-            return self._next_snapshot(found, document)
+        require_same(found, asked, versions=request.mode == "resume")
+        if request.mode == "incremental":
+            return next_snapshot(self.output, found, asked)
         return found
-
-    def _document(self, listing: Listing) -> dict[str, Any]:
-        request, predictor = self.request, self.predictor
-        identity = listing.identity
-        describe = getattr(predictor, "describe", None)
-        return {
-            "format": 1,
-            "schema_version": SCHEMA_VERSION,
-            "bundle_id": predictor.bundle.id,
-            "bundle_name": predictor.bundle.contents.name,
-            "labels": list(predictor.class_names),
-            "runtime": predictor.runtime,
-            "precision": predictor.precision,
-            **({"runtime_record": describe()} if callable(describe) else {}),
-            "sources": hashed_identity(identity) if request.rows.hash_paths else identity,
-            "rows": request.rows.as_dict(),
-            "tables": {**asdict(request.tables), "keep_columns": list(request.tables.keep_columns)},
-            "fer_ray": __version__,
-            "pyarrow": pa.__version__,
-            "time": now(),
-            "snapshots": [{"first_shard": 0, "time": now()}],
-        }
-
-    def _next_snapshot(
-        self, found: dict[str, Any], document: dict[str, Any]
-    ) -> dict[str, Any]:
-        """Open another snapshot behind a finished job; `_SUCCESS` goes before the first change."""
-        if self.request.rows.hash_paths:
-            raise UserError(
-                "--incremental needs the paths, which --hash-paths has deleted",
-                "Score into a new directory.",
-            )
-        if not self.output.success.is_file():
-            raise UserError(
-                f"the job in {self.output.root} is not finished", "Finish it first with --resume."
-            )
-        first_shard = self.output.planned()[-1] + 1
-        document["snapshots"] = [
-            *found["snapshots"],
-            {"first_shard": first_shard, "time": now()},
-        ]
-        document["time"] = found["time"]
-        self.output.success.unlink()
-        self.output.complete.unlink(missing_ok=True)
-        write_json(self.output.job, document)
-        return document
-
-    # --- work ---------------------------------------------------------------------------------
 
     def _recipe(self, listing: Listing) -> Recipe:
         effort = self.request.effort
@@ -265,61 +211,71 @@ class Job:
             effort.reads_in_flight,
         )
 
+    # --- work -----------------------------------------------------------------------------------
+
     def _work(self, recipe: Recipe, classifier: Classifier) -> None:
-        """Score what is not in the ledger; several rounds for what transient faults left."""
-        assert self.plan is not None
+        """Score what is not in the ledger; several rounds for what transient faults left.
+
+        Raises:
+            UnfinishedError: something is left after them, or too many rows are errors.
+        """
         self.output.sweep()
-        self._done_before = sum(
-            entry["rows"] for entry in self.output.entries() if entry["shard"] >= self.plan.first_shard
-        )
-        wait_s = 0.5
-        reasons: dict[int, str] = {}
-        for round_ in range(ROUNDS):
-            reasons = {}
-            for outcome in self._outcomes(recipe, classifier):
-                if isinstance(outcome, Finished):
-                    self._check_rate()
-                    continue
-                reasons[outcome.shard] = outcome.reason
-                if len(reasons) >= MOST_UNFINISHED:
-                    break
-            if not reasons or len(reasons) >= MOST_UNFINISHED or round_ == ROUNDS - 1:
-                break
+        first = self._plan.first_shard
+        entries = self.output.entries()
+        self._done_before = sum(entry["rows"] for entry in entries if entry["shard"] >= first)
+        for wait_s in (0.5, 1.0, None):
+            reasons = self._round(recipe, classifier)
+            if not reasons:
+                return
+            if wait_s is None or len(reasons) >= MOST_UNFINISHED:
+                raise UnfinishedError(
+                    f"{len(reasons)} shard(s) could not be finished: {reasons[0]}",
+                    self.request.go_on,
+                )
             time.sleep(wait_s)
-            wait_s *= 2
-        if reasons:
-            raise UnfinishedError(
-                f"{len(reasons)} shard(s) could not be finished: {next(iter(reasons.values()))}",
-                _go_on(self.request),
-            )
+
+    def _round(self, recipe: Recipe, classifier: Classifier) -> list[str]:
+        """Why shards are left unfinished; it ends early when several are."""
+        reasons: list[str] = []
+        for outcome in self._outcomes(recipe, classifier):
+            if isinstance(outcome, Finished):
+                self._check_rate(sum(self._errors.values()), self._rows)
+                continue
+            reasons.append(outcome.reason)
+            if len(reasons) >= MOST_UNFINISHED:
+                break
+        return reasons
 
     def _outcomes(self, recipe: Recipe, classifier: Classifier) -> Iterator[Outcome]:
-        assert self.plan is not None
         effort = self.request.effort
-        if self._on_ray():
-            from fer_ray.score import ray_data
+        on_ray, shards = self._choose(self._plan.shards())
+        if on_ray:
+            from fer_ray.score.ray_data import run_on_ray
 
-            return ray_data.run_on_ray(
-                self.plan.shards(),
-                self.output,
-                recipe,
-                classifier,
-                self._parts,
-                effort,
-                self._tick,
+            return run_on_ray(
+                shards, self.output, recipe, classifier, self._parts, effort, self._tick
             )
-        return run_local(
-            self.plan.shards(),
-            self.output,
-            Preparer(recipe),
-            classifier,
-            self._parts,
-            effort.rows_a_chunk,
-            self._tick,
-        )
+        preparer = Preparer(recipe)
+        chunk = effort.rows_a_chunk
+        return run_local(shards, self.output, preparer, classifier, self._parts, chunk, self._tick)
 
-    def _on_ray(self) -> bool:
-        return self.request.effort.engine == "ray"
+    def _choose(self, shards: Iterator[int]) -> tuple[bool, Iterator[int]]:
+        """Whether on Ray; `auto` starts the listing to see whether the job is large."""
+        engine = self.request.effort.engine
+        if engine != "auto":
+            return engine == "ray", shards
+        if os.environ.get("RAY_ADDRESS"):
+            return True, shards
+        if (os.cpu_count() or 1) < RAY_FROM_CORES:
+            return False, shards
+        seen: list[int] = []
+        rows = 0
+        for shard in shards:
+            seen.append(shard)
+            rows += pq.read_metadata(self.output.inputs(shard)).num_rows
+            if rows >= RAY_FROM_ITEMS:
+                return True, itertools.chain(seen, shards)
+        return False, iter(seen)
 
     def _parts(self, shard: int) -> PartWriter:
         return PartWriter(
@@ -328,136 +284,50 @@ class Job:
 
     def _tick(self, rows: pa.Table) -> None:
         self._rows += rows.num_rows
-        errors = rows.column("error_type").drop_null()
-        self._errors.update(errors.to_pylist())
-        seconds = time.perf_counter() - self._started
-        assert self.plan is not None
-        rate = self._rows / max(seconds, 1e-9)
-        total = self.plan.num_items
-        done = self._done_before + self._rows
+        self._errors.update(map(str, rows.column("error_type").drop_null().to_pylist()))
+        rate = self._rows / max(time.perf_counter() - self._started, 1e-9)
+        total, done = self._plan.num_items, self._done_before + self._rows
         left = None if total is None else max(total - done, 0) / rate
-        self._on_progress(Progress(self._rows, dict(self._errors), total, done, rate, left))
+        self._on_progress(Progress(dict(self._errors), total, done, rate, left))
 
-    def _check_rate(self) -> None:
+    def _check_rate(self, errors: int, rows: int, least: int = LEAST_ROWS_OF_A_RATE) -> None:
         limit = self.request.effort.max_error_rate
-        errors = sum(self._errors.values())
-        if self._rows >= LEAST_ROWS_OF_A_RATE and errors > limit * self._rows:
-            raise self._too_many(errors, self._rows)
+        if rows >= least and errors > limit * rows:
+            kinds = ", ".join(f"{name} {count:,}" for name, count in self._errors.most_common())
+            raise UnfinishedError(
+                f"{errors:,} of {rows:,} rows are errors ({kinds}); --max-error-rate allows "
+                f"{limit:g}",
+                f"Look at them, then go on with a higher rate: {self.request.resume_line}",
+            )
 
-    def _too_many(self, errors: int, rows: int) -> UnfinishedError:
-        limit = self.request.effort.max_error_rate
-        kinds = ", ".join(f"{name} {count:,}" for name, count in self._errors.most_common())
-        return UnfinishedError(
-            f"{errors:,} of {rows:,} rows are errors ({kinds}); "
-            f"--max-error-rate allows {limit:g}",
-            f"Look at them, then go on with a higher rate: {self.request.resume_line}",
-        )
-
-    # --- end ----------------------------------------------------------------------------------
+    # --- end ------------------------------------------------------------------------------------
 
     def _settle(self, first_shard: int) -> ScoreReport:
         """Totals, manifest, and `_SUCCESS` last."""
-        assert self.plan is not None
+        output = self.output
         if first_shard:
-            amend.drop_replaced(self.output, first_shard, self._parts)
+            amend.drop_replaced(output, first_shard, self._parts)
         counts = Counts(self.predictor.class_names)
         parts = []
-        for entry in self.output.entries():
+        for entry in output.entries():
             counts.add_entry(entry)
-            name = self.output.part(entry["shard"]).name
+            name = output.part(entry["shard"]).name
             parts.append({"name": name, "rows": entry["rows"], "bytes": entry["bytes"]})
-        errors = sum(counts.errors.values())
         self._errors = counts.errors
-        if errors > self.request.effort.max_error_rate * counts.rows:
-            raise self._too_many(errors, counts.rows)
-        report = self._report(counts, parts)
-        if not self.output.success.is_file():
-            write_json(self.output.root / "_stats.json", stats_of(report))
-            document = {**read_json(self.output.job), "parts": parts, "rows": counts.rows}
-            write_json(self.output.root / "_manifest.json", document)
-            write_atomic(self.output.success, b"")
+        self._check_rate(sum(counts.errors.values()), counts.rows, least=1)
+        seconds = time.perf_counter() - self._started
+        contents = self.predictor.bundle.contents
+        report = report_of(output, counts, parts, seconds, self._rows, contents.metrics)
+        if not output.success.is_file():
+            write_json(output.stats, stats_of(report))
+            document = {**read_json(output.job), "parts": parts, "rows": counts.rows}
+            write_json(output.manifest, document)
+            write_atomic(output.success, b"")
         if self.request.rows.hash_paths:
-            shutil.rmtree(self.output.complete.parent, ignore_errors=True)
+            shutil.rmtree(output.complete.parent, ignore_errors=True)
         if not counts.status.get("ok") and not counts.status.get("no_face"):
             raise NothingSucceededError(
                 f"none of {counts.rows:,} images could be classified: {dict(counts.errors)}",
-                f"The rows in {self.output.root} say why, one by one.",
+                f"The rows in {output.root} say why, one by one.",
             )
         return report
-
-    def _report(self, counts: Counts, parts: Sequence[dict[str, Any]]) -> ScoreReport:
-        skipped = read_json(self.output.complete)["skipped"] if self.output.complete.is_file() else {}
-        labels = {name: counts.labels[name] for name in self.predictor.class_names}
-        labels = {name: count for name, count in labels.items() if count}
-        contents = self.predictor.bundle.contents
-        return ScoreReport(
-            self.output.root,
-            counts.rows,
-            dict(counts.status),
-            dict(counts.errors),
-            labels,
-            counts.uncertain,
-            counts.scores.tolist(),
-            skipped,
-            len(parts),
-            sum(int(part["bytes"]) for part in parts),
-            time.perf_counter() - self._started,
-            self._rows,
-            agreement_of(counts),
-            drift_of(labels, tuple(self.predictor.class_names), contents.metrics),
-            query_of(self.output.root),
-        )
-
-
-def now() -> str:
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-
-
-def metadata_of(document: dict[str, Any]) -> dict[str, str]:
-    """A part's file metadata."""
-    names = ("schema_version", "bundle_id", "bundle_name", "runtime", "precision", "fer_ray")
-    names += ("pyarrow", "time")
-    text = {f"fer_ray.{name}": str(document[name]) for name in names}
-    return {**text, "fer_ray.labels": ",".join(document["labels"])}
-
-
-def stats_of(report: ScoreReport) -> dict[str, Any]:
-    """`_stats.json`."""
-    document = report.as_dict()
-    del document["out"], document["query"]
-    document["seconds"] = round(report.seconds, 3)
-    return document
-
-
-def require_same(found: dict[str, Any], asked: dict[str, Any], *, versions: bool) -> None:
-    """A resumed job is the same job.
-
-    Args:
-        found: `_job.json`.
-        asked: what it would be now.
-        versions: whether files that list others must be unchanged too.
-
-    Raises:
-        UserError: what differs, both values.
-    """
-    names = ("schema_version", "bundle_id", "runtime", "precision", "labels", "rows", "tables")
-    for name in names:
-        if found.get(name) != asked[name]:
-            raise UserError(
-                f"the job was begun with {name} {_brief(found.get(name))}, "
-                f"but this is {_brief(asked[name])}",
-                "Give what it was begun with, or score into another --out.",
-            )
-    before, after = found["sources"], asked["sources"]
-    if not versions:
-        before = [each["source"] for each in before]
-        after = [each["source"] for each in after]
-    if before != after:
-        raise UserError(
-            f"the job was begun with the sources {_brief(before)}, but these are {_brief(after)}",
-            "Give the same sources (unchanged, where they are lists), or another --out.",
-        )
-
-
-def _brief(value: Any) -> str:
-    return str(value)[:300]

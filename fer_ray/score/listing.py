@@ -43,7 +43,7 @@ class GlobSource:
         self.skipped: Counter[str] = Counter()
 
     def items(self, after: bytes) -> Iterator[Item]:
-        matches = (os.path.abspath(path) for path in glob.iglob(self.pattern, recursive=True))
+        matches = map(os.path.abspath, glob.iglob(self.pattern, recursive=True))  # noqa: PTH207
         images = (
             local_item(path)
             for path in matches
@@ -132,7 +132,7 @@ def _open(
         return [_file(path, options)]
     if not glob.has_magic(name):
         raise UserError(f"{name} does not exist")
-    matches = [os.path.abspath(match) for match in glob.iglob(name, recursive=True)]
+    matches = [*map(os.path.abspath, glob.iglob(name, recursive=True))]  # noqa: PTH207
     others = [match for match in matches if not is_image_name(key_of(match))]
     found: list[Source] = [GlobSource(name)] if len(others) < len(matches) else []
     for match in others:

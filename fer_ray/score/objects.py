@@ -55,9 +55,7 @@ class ObjectSource:
         with ThreadPoolExecutor(LISTED_AHEAD) as pool:
             yield from self._walk(pool, self._list(self._root), after)
 
-    def _walk(
-        self, pool: ThreadPoolExecutor, children: list[Any], after: bytes
-    ) -> Iterator[Item]:
+    def _walk(self, pool: ThreadPoolExecutor, children: list[Any], after: bytes) -> Iterator[Item]:
         """One level: objects in their places, the prefixes among them listed ahead."""
         wanted = [child for child in children if self._reaches_beyond(child, after)]
         prefixes = iter([child for child in wanted if _is_prefix(child)])

@@ -54,6 +54,18 @@ class Output:
         return self.root / SUCCESS
 
     @property
+    def stats(self) -> Path:
+        return self.root / STATS
+
+    @property
+    def manifest(self) -> Path:
+        return self.root / MANIFEST
+
+    @property
+    def report(self) -> Path:
+        return self.root / REPORT
+
+    @property
     def complete(self) -> Path:
         return self.root / INPUTS / COMPLETE
 
@@ -106,7 +118,7 @@ class Output:
 
 def _numbers(folder: Path, suffix: str) -> list[int]:
     try:
-        names = os.listdir(folder)
+        names = os.listdir(folder)  # noqa: PTH208
     except FileNotFoundError:
         return []
     stems = (name.removesuffix(suffix) for name in names if name.endswith(suffix))
@@ -147,15 +159,15 @@ def require_free(output: Output, overwrite: bool) -> None:
         OutputExistsError: something is there that is not to be deleted.
     """
     root = output.root
-    found = root.is_dir() and any(path.name != _LOCK for path in root.iterdir())
+    found = _holds_something(root)
     if overwrite and found:
         if not output.job.is_file():
             raise OutputExistsError(
                 f"{root} holds files that are not a scoring job's", "Choose another --out."
             )
         output.delete()
-        found = any(path.name != _LOCK for path in root.iterdir())
-    if found or not root.is_dir():
+        found = _holds_something(root)
+    if found:
         remedy = "Choose another --out, or use --overwrite."
         if output.job.is_file():
             done = output.success.is_file()
@@ -165,15 +177,30 @@ def require_free(output: Output, overwrite: bool) -> None:
         require_absent(root, "the output", remedy)
 
 
-def read_job(output: Output) -> dict[str, Any]:
-    """`_job.json`.
+def _holds_something(root: Path) -> bool:
+    """Whether there is anything but the lock and what a job killed at its start left."""
+    return any(
+        path.name != _LOCK and not (path.name.startswith(f".{JOB}.") and path.suffix == ".tmp")
+        for path in root.iterdir()
+    )
+
+
+def began(output: Output) -> bool:
+    """Whether there is a job; one killed before its first file was whole had not begun.
 
     Raises:
-        UserError: there is none.
+        UserError: something else is there, or nothing was.
     """
-    if not output.job.is_file():
+    if not output.job.is_file() and (
+        _holds_something(output.root) or not list(output.root.glob(f".{JOB}.*.tmp"))
+    ):
         raise UserError(
             f"{output.root} holds no scoring job", "Leave --resume or --incremental away."
         )
+    return output.job.is_file()
+
+
+def read_job(output: Output) -> dict[str, Any]:
+    """`_job.json`."""
     job: dict[str, Any] = read_json(output.job)
     return job

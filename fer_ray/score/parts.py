@@ -30,14 +30,14 @@ class Counts:
     """
 
     def __init__(self, class_names: Sequence[str]) -> None:
-        self._class_names = tuple(class_names)
+        self.class_names = tuple(class_names)
         self.rows = 0
         self.uncertain = 0
         self.status: Counter[str] = Counter()
         self.errors: Counter[str] = Counter()
         self.labels: Counter[str] = Counter()
         self.scores = np.zeros(NUM_BINS, np.int64)
-        size = len(self._class_names)
+        size = len(self.class_names)
         self.confusion = np.zeros((size, size), np.int64)
 
     def add(self, table: pa.Table) -> None:
@@ -54,7 +54,7 @@ class Counts:
             self._compare(table)
 
     def _compare(self, table: pa.Table) -> None:
-        names = pa.array(self._class_names)
+        names = pa.array(self.class_names)
         truth = pc.index_in(table.column("true_label"), names)
         answer = pc.index_in(table.column("label"), names)
         both = pc.and_(pc.is_valid(truth), pc.is_valid(answer))
@@ -85,8 +85,9 @@ class Counts:
 
 def value_counts(column: pa.ChunkedArray[Any]) -> dict[str, int]:
     """How often each value stands in a column; nulls are not counted."""
-    counts = column.drop_null().value_counts().to_pylist()
-    return {str(each["values"]): int(each["counts"]) for each in counts}
+    counts = column.drop_null().value_counts()
+    names, numbers = counts.field("values").to_pylist(), counts.field("counts").to_pylist()
+    return {str(name): int(number or 0) for name, number in zip(names, numbers, strict=True)}
 
 
 class PartWriter:

@@ -155,8 +155,10 @@ def new_or_changed(items: Iterator[Item], known: Iterator[Item]) -> Iterator[Ite
     for item in items:
         while before is not None and before.key < item.key:
             before = next(known, None)
-        same = before is not None and before.path == item.path
-        if same and before is not None:
-            if (before.size_bytes, before.version) == (item.size_bytes, item.version):
-                continue
-        yield item
+        known_as = None if before is None or before.path != item.path else before
+        if known_as is None or _stamp(known_as) != _stamp(item):
+            yield item
+
+
+def _stamp(item: Item) -> tuple[int | None, str | None]:
+    return item.size_bytes, item.version

@@ -179,7 +179,9 @@ class Answers:
     features: npt.NDArray[np.float32] | None
 
 
-def with_answers(rows: pa.Table, answers: Answers, wanted: pa.Schema, top_k: int | None) -> pa.Table:
+def with_answers(
+    rows: pa.Table, answers: Answers, wanted: pa.Schema, top_k: int | None
+) -> pa.Table:
     """Fill the answers into a skeleton.
 
     Args:
@@ -214,9 +216,7 @@ def with_answers(rows: pa.Table, answers: Answers, wanted: pa.Schema, top_k: int
         flat = pa.array(np.ascontiguousarray(answers.features).ravel(), pa.float32())
         columns["embedding"] = pa.FixedSizeListArray.from_arrays(flat, width).take(take)
     arrays = [
-        columns[field.name].cast(field.type)
-        if field.name in columns
-        else rows.column(field.name)
+        columns[field.name].cast(field.type) if field.name in columns else rows.column(field.name)
         for field in wanted
     ]
     return pa.Table.from_arrays(arrays, schema=wanted)

@@ -1,7 +1,8 @@
-"""What a finished job says of itself: totals, agreement with known labels, drift of the class mix."""
+"""What a finished job says of itself: totals, agreement with known labels, drift of classes."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,9 @@ from typing import Any
 import numpy as np
 
 from fer_ray.metrics import Tally
+from fer_ray.score.output import Output
 from fer_ray.score.parts import Counts
+from fer_ray.store import read_json
 
 DRIFT_WORDS = ((0.05, "as on validation"), (0.15, "a little different"), (0.3, "different"))
 """Upper bounds of the distance; above the last it is `very different`."""
@@ -20,11 +23,13 @@ class Agreement:
     """Answers against the labels that folders are named by.
 
     Attributes:
+        class_names: of rows and columns.
         count: rows with a known label and an answer.
         confusion: rows = true class, columns = answer.
         majority_accuracy: of always answering the commonest label.
     """
 
+    class_names: tuple[str, ...]
     count: int
     accuracy: float
     macro_f1: float
@@ -96,6 +101,7 @@ def agreement_of(counts: Counts) -> Agreement | None:
     if tally.count == 0:
         return None
     return Agreement(
+        counts.class_names,
         tally.count,
         tally.accuracy,
         tally.macro_f1,
@@ -131,6 +137,44 @@ def drift_of(
         dict(zip(class_names, here.round(6).tolist(), strict=True)),
         dict(zip(class_names, there.round(6).tolist(), strict=True)),
     )
+
+
+def report_of(
+    output: Output,
+    counts: Counts,
+    parts: Sequence[dict[str, Any]],
+    seconds: float,
+    rows_now: int,
+    metrics: dict[str, Any],
+) -> ScoreReport:
+    """A job's report from the sums of its ledger; see `ScoreReport` for the arguments."""
+    complete = output.complete
+    named = {name: counts.labels[name] for name in counts.class_names}
+    labels = {name: count for name, count in named.items() if count}
+    return ScoreReport(
+        output.root,
+        counts.rows,
+        dict(counts.status),
+        dict(counts.errors),
+        labels,
+        counts.uncertain,
+        counts.scores.tolist(),
+        read_json(complete)["skipped"] if complete.is_file() else {},
+        len(parts),
+        sum(int(part["bytes"]) for part in parts),
+        seconds,
+        rows_now,
+        agreement_of(counts),
+        drift_of(labels, counts.class_names, metrics),
+        query_of(output.root),
+    )
+
+
+def stats_of(report: ScoreReport) -> dict[str, Any]:
+    """`_stats.json`."""
+    document = report.as_dict()
+    del document["out"], document["query"]
+    return {**document, "seconds": round(report.seconds, 3)}
 
 
 def query_of(out: Path) -> str:

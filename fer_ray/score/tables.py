@@ -88,7 +88,7 @@ class TableSource:
     def __init__(self, path: str, column: str, keep: Sequence[str]) -> None:
         self.path, self.column, self.keep = path, column, tuple(keep)
         self.skipped: Counter[str] = Counter()
-        self.kept = kept_columns(path, [column, *keep]).select(list(keep))
+        self.kept = kept_columns(path, column, keep)
 
     def items(self, after: bytes) -> Iterator[Item]:
         yield from (item for item in sorted_unique(self._all()) if item.key > after)
@@ -101,9 +101,7 @@ class TableSource:
                 if item is None:
                     self.skipped["no_path"] += 1
                 else:
-                    yield Item(
-                        item.path, item.size_bytes, item.version, None, None, tuple(kept)
-                    )
+                    yield Item(item.path, item.size_bytes, item.version, None, None, tuple(kept))
 
 
 class BytesSource:
@@ -116,7 +114,7 @@ class BytesSource:
         self.skipped: Counter[str] = Counter()
         if not path.lower().endswith(".parquet"):
             raise UserError(f"{path}: --bytes-column wants Parquet")
-        self.kept = kept_columns(path, [column, *keep]).select(list(keep))
+        self.kept = kept_columns(path, column, keep)
         found = pq.read_schema(path).field(column).type
         if not (pa.types.is_binary(found) or pa.types.is_large_binary(found)):
             raise UserError(f"{path}: the column {column} holds {found}, not bytes")
@@ -145,8 +143,8 @@ class BytesSource:
         return Item(name, None, version, f"{self.path}#{self.column}", str(row), kept)
 
 
-def kept_columns(path: str, wanted: Sequence[str]) -> pa.Schema:
-    """Types of columns as rows keep them.
+def kept_columns(path: str, column: str, keep: Sequence[str]) -> pa.Schema:
+    """Types of the columns `keep` as rows keep them; `column` must be there too.
 
     Raises:
         UserError: no such file or column; names what there is.
@@ -160,13 +158,13 @@ def kept_columns(path: str, wanted: Sequence[str]) -> pa.Schema:
             schema = pa.schema([pa.field(name, pa.string()) for name in header])
     except (OSError, pa.ArrowException, csv.Error, UnicodeDecodeError) as error:
         raise UserError(f"{path} cannot be read as a table: {error}") from error
-    missing = [name for name in wanted if name not in schema.names]
+    missing = [name for name in (column, *keep) if name not in schema.names]
     if missing:
         raise UserError(
             f"{path} has no column {', '.join(missing)}; it has {', '.join(schema.names)}",
             "Name them with --path-column, --bytes-column and --keep-columns.",
         )
-    return pa.schema([pa.field(name, _kept_type(schema.field(name).type)) for name in wanted])
+    return pa.schema([pa.field(name, _kept_type(schema.field(name).type)) for name in keep])
 
 
 def _kept_type(found: pa.DataType) -> pa.DataType:
@@ -237,5 +235,3 @@ def spool(stream: IO[bytes], path: Path) -> None:
     with path.open("wb") as file:
         while block := stream.read(_BLOCK_BYTES):
             file.write(block)
-
-
