@@ -2,11 +2,11 @@
 
     python kill_score.py BUNDLE SOURCE OUT PLAN.json
 
-PLAN.json holds `rows_a_shard` and `points`, a list of `{"call": "replace" | "fsync" | "clock", "at": N}`: the first process is killed
-(SIGKILL) at its N-th rename, at its N-th fsync, or N milliseconds after it began; the next resumes
-and is killed at the next point, and so on; the last one resumes and is let be. Each is forked from
-this one, so that torch is imported once. After each death the directory is looked at as a reader
-would. Prints one JSON document a process.
+PLAN.json holds `rows_a_shard` and `points`, a list of `{"call": "replace" | "fsync" | "clock",
+"at": N}`: the first process is killed (SIGKILL) at its N-th rename, at its N-th fsync, or N
+milliseconds after it began; the next resumes and is killed at the next point, and so on; the last
+one resumes and is let be. Each is forked from this one, so that torch is imported once. After each
+death the directory is looked at as a reader would. Prints one JSON document a process.
 """
 
 from __future__ import annotations
