@@ -4,13 +4,20 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
+import ray
 
 from fer_ray.bundle.load import load_bundle
 from fer_ray.bundle.predictor import Predictor
-from fer_ray.errors import UnfinishedError
 from fer_ray.score import ray_data
+from fer_ray.score.classify import Classifier
+from fer_ray.score.items import Item, write_items
+from fer_ray.score.local import Assembly, Finished, Unfinished
 from fer_ray.score.options import RowOptions
+from fer_ray.score.output import Output
+from fer_ray.score.parts import PartWriter
+from fer_ray.score.prepare import Recipe
 from tests.bundles import tiny_bundle
 from tests.scoring import assert_same_rows, image_bytes, rows_of, scored
 
@@ -31,8 +38,6 @@ def test_the_rows_of_ray_are_those_of_this_process(
     for number in range(190):
         data = image_bytes(number, "JPEG" if number % 3 else "PNG") if number % 17 else b"x"
         (source / f"{number:03d}.jpg").write_bytes(data)
-    # A transient fault in a worker: the address answers nobody.
-    (tmp_path / "names.txt").write_text(f"{source}/001.jpg\nhttp://127.0.0.1:9/x.png\n")
     monkeypatch.setattr(ray_data, "FILL_S", 1.0)
     rows = RowOptions(hash=True, embeddings=True)
     scored(source, tmp_path / "local", predictor, rows=rows)
@@ -40,8 +45,29 @@ def test_the_rows_of_ray_are_those_of_this_process(
     assert len(list((tmp_path / "ray").glob("part-*"))) == 3
     assert_same_rows(rows_of(tmp_path / "local"), rows_of(tmp_path / "ray"))
     assert (tmp_path / "ray" / "_SUCCESS").exists()
-    monkeypatch.setattr("fer_ray.score.job.time.sleep", lambda _s: None)
-    with pytest.raises(UnfinishedError, match="reading http"):
-        scored(tmp_path / "names.txt", tmp_path / "stop", predictor, engine="ray", rows_a_shard=1)
-    assert len(list((tmp_path / "stop").glob("part-*"))) == 1
-    assert rows_of(tmp_path / "stop").column("status").to_pylist() == ["ok"]
+
+
+def test_a_chunk_that_cannot_be_read_says_so_and_its_shard_is_dropped(
+    tmp_path: Path, predictor: Predictor
+) -> None:
+    """The stages as they are, called here: what a worker meets travels with its chunk."""
+    output = Output(tmp_path / "out")
+    (tmp_path / "a.png").write_bytes(image_bytes())
+    for shard, path in enumerate(("http://127.0.0.1:9/x.png", f"{tmp_path}/a.png")):
+        write_items(output.inputs(shard), [Item(path)], pa.schema([]), {})
+    recipe = Recipe(24, predictor.class_names, RowOptions(), {}, 0.1, 1, 4)
+    kept = pa.schema([]).serialize().to_pybytes()
+    stage = ray_data.PrepareChunk(str(output.root), recipe, kept)
+    classifier = Classifier(predictor, RowOptions(), pa.schema([]))
+    files = ray.put(ray_data.bundle_files(predictor.bundle.path))
+    actor = ray_data.ClassifyChunk(files, "fp32", RowOptions(), kept)
+    assembly = Assembly(
+        output, lambda n: PartWriter(output.part(n), classifier.schema, {}, predictor.class_names)
+    )
+    chunk = {"chunk": 0, "num_chunks": 1, "start": 0}
+    rows = [actor(stage({"shard": shard, **chunk})) for shard in (0, 1)]
+    assert "kept failing" in rows[0]["unfinished"]
+    outcomes = [ray_data._take(row, assembly, lambda _rows: None) for row in rows]
+    assert [type(outcome) for outcome in outcomes] == [Unfinished, Finished]
+    assert output.finished() == [1]
+    assert not output.part(0).exists()
