@@ -2,7 +2,7 @@
 
     python benchmarks/score_photos.py [--photos 100] [--repeats 5]
 
-Drawn faces are enlarged, put in the centre of 4000 x 3000 grained pixels and saved as JPEG. `reduced`
+Drawn faces are enlarged, put in the centre of 4000 x 3000 grained pixels, saved as JPEG. `reduced`
 is `fer_ray.images.decode.decode`; `full` opens the same bytes with Pillow, turns them grey and
 resizes the same centre. The shipped bundle answers both. The last line on stdout is one JSON
 document.

@@ -63,7 +63,7 @@ class Fault:
 
 
 class Fetcher:
-    """Reads items; used by many threads at once.
+    """Reads items; used by many threads at once. `stopped` ends their waiting.
 
     Args:
         storages: bucket -> the source's address, with its keys and options.
@@ -72,6 +72,7 @@ class Fetcher:
 
     def __init__(self, storages: dict[str, str], patience: Patience) -> None:
         self._storages, self._patience = storages, patience
+        self.stopped = threading.Event()
         self._containers = threading.Lock()
         self._members = Members()
         self._table: tuple[str, int, int, Any] = (
@@ -88,7 +89,7 @@ class Fetcher:
             UnfinishedError: a transient fault did not pass.
         """
         place = readable_path(item.path)
-        return patiently(lambda: self._once(item), self._patience, f"reading {place}")
+        return patiently(lambda: self._once(item), self._patience, f"reading {place}", self.stopped)
 
     def _once(self, item: Item) -> bytes | Fault:
         if item.container is not None:

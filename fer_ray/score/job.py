@@ -120,6 +120,10 @@ def run_job(request: Request, predictor: Predictor, on_progress: OnProgress) -> 
             raise InterruptedRunError(
                 f"interrupted; finished shards in {request.out} are kept", request.go_on
             ) from None
+        except UnfinishedError as error:
+            if error.remedy is not None:
+                raise
+            raise UnfinishedError(error.message, request.go_on) from error
         except OSError as error:
             raise UnfinishedError(
                 f"stopped by the machine: {error}; finished shards in {request.out} are kept",

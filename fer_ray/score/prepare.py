@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import warnings
 from collections import deque
@@ -99,9 +100,12 @@ class Preparer:
             ThreadPoolExecutor(1 if alone else self.recipe.num_threads) as near,
             ThreadPoolExecutor(1 if alone else self.recipe.reads_in_flight) as far,
             warnings.catch_warnings(),
+            contextlib.ExitStack() as stack,
         ):
             # Once for all threads: the filters are the process's, not a thread's.
             warnings.simplefilter("ignore")
+            stack.callback(self._stop, waiting)
+            self._fetcher.stopped.clear()
             for chunk in chunks:
                 is_local = all(item.path.startswith("/") for item in chunk)
                 waiting.append(self._submit(near if is_local else far, chunk, is_local))
@@ -109,6 +113,13 @@ class Preparer:
                     yield self._gather(waiting.popleft(), kept)
             while waiting:
                 yield self._gather(waiting.popleft(), kept)
+
+    def _stop(self, waiting: deque[list[Future[list[tuple[Seed, Pixels | None]]]]]) -> None:
+        """End what is under way, where whoever takes the chunks takes no more."""
+        self._fetcher.stopped.set()
+        for futures in waiting:
+            for future in futures:
+                future.cancel()
 
     def _submit(
         self, pool: ThreadPoolExecutor, chunk: Sequence[Item], is_local: bool

@@ -32,6 +32,7 @@ from fer_ray.score.local import Assembly, Outcome, Parts, Tick
 from fer_ray.score.options import Effort, RowOptions
 from fer_ray.score.output import Output
 from fer_ray.score.prepare import Prepared, Preparer, Recipe
+from fer_ray.score.transient import short
 from fer_ray.store import read_json
 
 PIXEL_BYTES_A_CHUNK = 8 * 1024 * 1024
@@ -67,6 +68,8 @@ def run_on_ray(
         tick: told each chunk's rows.
     """
     with ray_session():
+        import ray
+
         planned = Ahead(shards)
         assembly = Assembly(output, parts)
         try:
@@ -75,6 +78,8 @@ def run_on_ray(
                     outcome = _take(row, assembly, tick)
                     if outcome is not None:
                         yield outcome
+        except ray.exceptions.RayError as error:
+            raise UnfinishedError(f"Ray gave up: {short(error)}") from error
         finally:
             planned.stop()
             assembly.abandon()

@@ -19,7 +19,8 @@ def filesystem_of(uri: str) -> tuple[Any, str]:
         uri: `s3://[key:secret@]bucket/path[?options]` or `gs://...`.
 
     Raises:
-        UserError: unknown scheme or options.
+        UserError: unknown scheme, options or bucket.
+        OSError: the storage does not answer.
     """
     scheme, _, rest = uri.partition("://")
     place, _, options = rest.partition("?")
@@ -51,5 +52,9 @@ def _of_bucket(scheme: str, authority: str, options: str) -> Any:
     uri = f"{scheme}://{authority}" + (f"?{options}" if options else "")
     try:
         return pa.fs.FileSystem.from_uri(uri)[0]
-    except (pa.ArrowException, OSError, ValueError) as error:
+    except OSError as error:
+        if "not found" not in str(error):
+            raise  # the network, not the address
+        raise UserError(f"{shown(uri)}: {str(error)[:200]}") from error
+    except (pa.ArrowException, ValueError) as error:
         raise UserError(f"{shown(uri)} cannot be opened: {str(error)[:200]}") from error

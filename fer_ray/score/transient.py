@@ -8,6 +8,7 @@ it never becomes a row.
 from __future__ import annotations
 
 import random
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -37,17 +38,24 @@ class TransientError(Exception):
     """An action failed in a way that may pass."""
 
 
-def patiently(action: Callable[[], T], patience: Patience, what: str) -> T:
+def patiently(
+    action: Callable[[], T],
+    patience: Patience,
+    what: str,
+    stopped: threading.Event | None = None,
+) -> T:
     """Do it, again where it fails with an `OSError` or a `TransientError`.
 
     Args:
         action: anything that can be repeated.
         patience: how long.
         what: named when it is given up.
+        stopped: ends the waiting, when the job ends for another reason.
 
     Raises:
         UnfinishedError: it kept failing.
     """
+    stopped = stopped or threading.Event()
     wait, failed_at = patience.first_wait_s, None
     while True:
         try:
@@ -57,11 +65,11 @@ def patiently(action: Callable[[], T], patience: Patience, what: str) -> T:
         except (OSError, TransientError) as error:
             now = time.monotonic()
             failed_at = now if failed_at is None else failed_at
-            if now + wait - failed_at > patience.give_up_after_s:
+            if stopped.is_set() or now + wait - failed_at > patience.give_up_after_s:
                 raise UnfinishedError(
                     f"{what} kept failing for {now - failed_at:.0f} s: {short(error)}"
                 ) from error
-        time.sleep(wait * random.uniform(0.5, 1.0))
+        stopped.wait(wait * random.uniform(0.5, 1.0))
         wait = min(2 * wait, patience.longest_wait_s)
 
 

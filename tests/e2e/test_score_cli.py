@@ -73,13 +73,13 @@ def test_too_many_errors_exit_4_with_the_line_to_resume(place: Path) -> None:
 
 
 def test_ctrl_c_exits_130_and_resumes(place: Path) -> None:
+    (place / "http-list.txt").write_text("http://127.0.0.1:9/nobody.png\n")
     process = subprocess.Popen(
         [*FER_RAY, "score", "faces", "http-list.txt", "--out", "stopped", "--bundle", "bundle"],
         cwd=place,
         stderr=subprocess.PIPE,
         text=True,
     )
-    (place / "http-list.txt").write_text("http://127.0.0.1:9/nobody.png\n")
     until = time.monotonic() + 60
     while not (place / "stopped" / "_job.json").exists() and time.monotonic() < until:
         time.sleep(0.05)

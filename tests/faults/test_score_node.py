@@ -1,4 +1,4 @@
-"""A worker node of a scoring job is killed: Ray makes its chunks again, and the rows are complete."""
+"""A worker node of a scoring job is killed: Ray makes its chunks again, and no row is missing."""
 
 from __future__ import annotations
 

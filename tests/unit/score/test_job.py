@@ -18,11 +18,12 @@ from fer_ray.errors import (
     UnfinishedError,
     UserError,
 )
-from fer_ray.score import fetch, local
+from fer_ray.score import fetch, job, local, ray_data
 from fer_ray.score.job import Progress
 from fer_ray.score.options import Effort, RowOptions
 from fer_ray.score.output import Output
 from fer_ray.score.planning import rows_of_shard
+from fer_ray.score.prepare import Preparer
 from tests.scoring import NUM_FACES, assert_same_rows, image_bytes, rows_of, scored
 
 
@@ -358,6 +359,41 @@ def test_retry_errors_tries_error_rows_and_leaves_the_others(
     assert rows_of(out).column("path").to_pylist() == sorted(rows)
     with pytest.raises(UserError, match="Add resume"):
         scored(folder, out, predictor, retry_errors=True)
+
+
+# --- where it runs ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("cores", "from_items", "address", "on_ray"),
+    [(8, 10, None, True), (8, 100, None, False), (2, 10, None, False), (2, 100, "auto", True)],
+)
+def test_auto_takes_ray_for_large_jobs_on_large_machines(
+    folder: Path,
+    tmp_path: Path,
+    predictor: Predictor,
+    monkeypatch: pytest.MonkeyPatch,
+    cores: int,
+    from_items: int,
+    address: str | None,
+    on_ray: bool,
+) -> None:
+    used: list[str] = []
+
+    def run(shards: Any, output: Any, recipe: Any, classifier: Any, parts: Any, *rest: Any) -> Any:
+        used.append("ray")
+        preparer = Preparer(recipe)
+        return local.run_local(shards, output, preparer, classifier, parts, 4, rest[-1])
+
+    monkeypatch.setattr(ray_data, "run_on_ray", run)
+    monkeypatch.setattr(job.os, "cpu_count", lambda: cores)
+    monkeypatch.setattr(job, "RAY_FROM_ITEMS", from_items)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    if address is not None:
+        monkeypatch.setenv("RAY_ADDRESS", address)
+    report = scored(folder, tmp_path / "out", predictor, engine="auto", rows_a_shard=4)
+    assert report.rows == 15
+    assert bool(used) == on_ray
 
 
 # --- sizes ----------------------------------------------------------------------------------------
