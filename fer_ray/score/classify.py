@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import torch
 
 from fer_ray.bundle.predictor import Predictor
 from fer_ray.models.inference import features_of, num_features
@@ -27,8 +31,29 @@ class Classifier:
         self.num_features = num_features(predictor.bundle.model) if options.embeddings else 0
         self.schema = schema(predictor.class_names, options, kept, self.num_features)
 
+    @contextlib.contextmanager
+    def many(self, num_threads: int) -> Iterator[int]:
+        """How many chunks are best classified at once, and torch set to it meanwhile.
+
+        On a CPU several chunks on one thread each beat one chunk on several: no thread waits for
+        another at every layer (measured on two busy cores: 3.7 s against 13 s for 3,000 images).
+        Other runtimes and devices share out their own work.
+
+        Args:
+            num_threads: cores to use.
+        """
+        if self.predictor.runtime != "torch" or self.predictor.device.type != "cpu":
+            yield 1
+            return
+        before = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            yield num_threads
+        finally:
+            torch.set_num_threads(before)
+
     def classify(self, prepared: Prepared) -> pa.Table:
-        """Rows of a chunk, schema v1."""
+        """Rows of a chunk, schema v1; several threads may call it at once."""
         predictions = self.predictor.predict(prepared.pixels)
         answers = Answers(
             predictions.probabilities,

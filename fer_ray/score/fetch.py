@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import http.client
 import os
@@ -88,6 +89,8 @@ class Fetcher:
         Raises:
             UnfinishedError: a transient fault did not pass.
         """
+        with contextlib.suppress(OSError, TransientError):
+            return self._once(item)
         place = readable_path(item.path)
         return patiently(lambda: self._once(item), self._patience, f"reading {place}", self.stopped)
 
@@ -153,7 +156,10 @@ def read_local(path: str) -> bytes | Fault:
             return Fault("unreadable", "not a regular file")
         wanted = min(status.st_size, MAX_BYTES) + 1
         data = os.read(descriptor, wanted)
-        while len(data) < wanted and (more := os.read(descriptor, wanted - len(data))):
+        while len(data) < min(status.st_size, wanted):
+            more = os.read(descriptor, wanted - len(data))
+            if not more:
+                break
             data += more
         return data
     finally:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -15,7 +17,7 @@ from fer_ray.score.classify import Classifier
 from fer_ray.score.items import Item, items_of
 from fer_ray.score.output import Output
 from fer_ray.score.parts import PartWriter
-from fer_ray.score.prepare import Preparer
+from fer_ray.score.prepare import Prepared, Preparer
 from fer_ray.score.transient import short
 
 
@@ -85,18 +87,43 @@ def run_local(
                 yield items_of(table.slice(chunk * rows_a_chunk, rows_a_chunk))
 
     try:
-        for prepared in preparer.stream(chunks(), classifier.kept):
+        stream = preparer.stream(chunks(), classifier.kept)
+        for rows in _classified(stream, classifier, preparer.recipe.num_threads):
             shard, chunk, count = order.popleft()
-            if isinstance(prepared, UnfinishedError):
-                outcome: Outcome | None = assembly.fail(shard, prepared.message)
+            if isinstance(rows, UnfinishedError):
+                outcome = assembly.fail(shard, rows.message)
             else:
-                rows = classifier.classify(prepared)
                 tick(rows)
                 outcome = assembly.add(shard, chunk, count, rows)
             if outcome is not None:
                 yield outcome
     finally:
         assembly.abandon()
+
+
+def _classified(
+    stream: Iterator[Prepared | UnfinishedError], classifier: Classifier, num_threads: int
+) -> Iterator[pa.Table | UnfinishedError]:
+    """Rows of chunks in their order, several chunks classified at once."""
+    waiting: deque[Future[pa.Table] | UnfinishedError] = deque()
+    with (
+        classifier.many(num_threads) as at_once,
+        ThreadPoolExecutor(at_once) as pool,
+        contextlib.closing(stream),  # type: ignore[type-var]
+    ):
+        for prepared in stream:
+            if isinstance(prepared, UnfinishedError):
+                waiting.append(prepared)
+            else:
+                waiting.append(pool.submit(classifier.classify, prepared))
+            if len(waiting) > at_once:
+                yield _result(waiting.popleft())
+        while waiting:
+            yield _result(waiting.popleft())
+
+
+def _result(each: Future[pa.Table] | UnfinishedError) -> pa.Table | UnfinishedError:
+    return each if isinstance(each, UnfinishedError) else each.result()
 
 
 class Assembly:

@@ -89,7 +89,7 @@ class Effort:
     num_threads: int | None = None
     reads_in_flight: int = 64
     rows_a_shard: int | None = None
-    rows_a_chunk: int = 512
+    rows_a_chunk: int = 256
     give_up_after_s: float = 60.0
     max_error_rate: float = 1.0
     gpu_share: float = 0.5

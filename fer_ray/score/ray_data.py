@@ -252,7 +252,7 @@ class ClassifyChunk:
         told = {name: row[name] for name in ("shard", "chunk", "num_chunks", "unfinished")}
         if row["unfinished"]:
             return {**told, "rows": b""}
-        flat = np.frombuffer(row["pixels"], np.uint8)
+        flat = np.frombuffer(row["pixels"], np.uint8).copy()  # torch wants it writable
         pixels = flat.reshape(-1, self._size_px, self._size_px)
         rows = self._classifier.classify(Prepared(_table(row["rows"]), pixels))
         return {**told, "rows": _ipc(rows)}
