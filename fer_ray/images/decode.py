@@ -6,8 +6,10 @@ centre square, antialiased resize. Used by import, predict, score and serve alik
 
 from __future__ import annotations
 
+import contextlib
 import io
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,6 +31,8 @@ MAX_BYTES = 64 * 1024 * 1024
 """A file above this is refused before it is parsed."""
 
 _HALF_GREY = 128
+_ORIENTATION = 0x0112
+"""Exif's tag."""
 
 
 @dataclass(frozen=True)
@@ -45,39 +49,92 @@ class Decoded:
     height_px: int
 
 
-def decode(data: bytes, size_px: int) -> Decoded:
+@dataclass(frozen=True)
+class Opened:
+    """One image as Pillow holds it, turned as it is displayed.
+
+    Attributes:
+        image: any mode; a large JPEG may be decoded at 1/2, 1/4 or 1/8 of its size.
+        width_px, height_px: of the original, as displayed.
+    """
+
+    image: Image.Image
+    width_px: int
+    height_px: int
+
+
+def decode(data: bytes, size_px: int, max_pixels: int | None = None) -> Decoded:
     """Decode one image.
 
     Args:
         data: the whole file.
         size_px: side of the result.
+        max_pixels: an image that says it has more is refused; `MAX_PIXELS` where it is None.
 
     Raises:
         DecodeError: `empty`, `too_large`, `not_an_image`, `truncated` or `undecodable`.
     """
-    if not data:
-        raise DecodeError("the file is empty", "empty")
-    if len(data) > MAX_BYTES:
-        raise DecodeError(f"{len(data):,} bytes; at most {MAX_BYTES:,} are read", "too_large")
+    with _faults_told():
+        opened = _load(data, 2 * size_px, max_pixels)
+        pixels = centre_square(grey_of(opened.image), size_px)
+    return Decoded(pixels, opened.width_px, opened.height_px)
+
+
+def open_image(data: bytes, least_px: int, max_pixels: int | None = None) -> Opened:
+    """Open one image for whoever looks for something in it, such as faces.
+
+    Args:
+        data: the whole file.
+        least_px: a JPEG is decoded smaller as long as both its sides keep this many pixels.
+        max_pixels: see `decode`.
+
+    Raises:
+        DecodeError: see `decode`.
+    """
+    with _faults_told():
+        opened = _load(data, least_px, max_pixels)
+        opened.image.load()
+        return opened
+
+
+def centre_square(
+    grey: Image.Image, size_px: int, box: tuple[float, float, float, float] | None = None
+) -> npt.NDArray[np.uint8]:
+    """The centre square of a grey image, or `box` (left, top, right, bottom), resized.
+
+    Returns:
+        uint8 [size_px, size_px], 0-255, antialiased.
+    """
+    if box is None and grey.size != (size_px, size_px):
+        side = min(grey.size)
+        left, top = (grey.width - side) / 2, (grey.height - side) / 2
+        box = (left, top, left + side, top + side)
+    if box is not None:
+        grey = grey.resize((size_px, size_px), Image.Resampling.BILINEAR, box=box)
+    return np.asarray(grey, dtype=np.uint8)
+
+
+def _load(data: bytes, least_px: int, max_pixels: int | None) -> Opened:
+    image = _open(data, MAX_PIXELS if max_pixels is None else max_pixels)
+    width, height = image.size
+    if image.format == "JPEG":
+        # Decode straight to 1/2, 1/4 or 1/8 where that still exceeds what is kept.
+        image.draft(None, (least_px, least_px))
+    if image.getexif().get(_ORIENTATION, 1) == 1:
+        return Opened(image, width, height)
+    if image.getexif().get(_ORIENTATION) in (5, 6, 7, 8):
+        width, height = height, width
+    return Opened(ImageOps.exif_transpose(image), width, height)
+
+
+@contextlib.contextmanager
+def _faults_told() -> Iterator[None]:
+    """Turn whatever Pillow raises on hostile bytes into a `DecodeError`."""
     with warnings.catch_warnings():
-        # Size is checked below, before any pixel is decoded; odd metadata is not our business.
+        # Size is checked before any pixel is decoded; odd metadata is not our business.
         warnings.simplefilter("ignore")
-        image = _open(data)
         try:
-            if image.format == "JPEG":
-                # Decode straight to 1/2, 1/4 or 1/8 where that still exceeds what is kept.
-                image.draft(None, (2 * size_px, 2 * size_px))
-            original = image.size if image.format != "JPEG" else _open(data).size
-            turned = ImageOps.exif_transpose(image)
-            if _is_turned(image):
-                original = original[::-1]
-            grey = _grey(turned)
-            side = min(grey.size)
-            if grey.size != (size_px, size_px):
-                left, top = (grey.width - side) / 2, (grey.height - side) / 2
-                box = (left, top, left + side, top + side)
-                grey = grey.resize((size_px, size_px), Image.Resampling.BILINEAR, box=box)
-            pixels = np.asarray(grey, dtype=np.uint8)
+            yield
         except DecodeError:
             raise
         except (OSError, SyntaxError, EOFError) as error:
@@ -88,10 +145,13 @@ def decode(data: bytes, size_px: int) -> Decoded:
             raise DecodeError(
                 f"cannot be decoded: {type(error).__name__}: {error}"[:200], "undecodable"
             ) from error
-    return Decoded(pixels, *original)
 
 
-def _open(data: bytes) -> Image.Image:
+def _open(data: bytes, max_pixels: int) -> Image.Image:
+    if not data:
+        raise DecodeError("the file is empty", "empty")
+    if len(data) > MAX_BYTES:
+        raise DecodeError(f"{len(data):,} bytes; at most {MAX_BYTES:,} are read", "too_large")
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
     except UnidentifiedImageError as error:
@@ -99,24 +159,21 @@ def _open(data: bytes) -> Image.Image:
             f"not an image of a known format ({', '.join(FORMATS)})", "not_an_image"
         ) from error
     except Image.DecompressionBombError as error:
-        raise DecodeError(f"more than {MAX_PIXELS:,} pixels", "too_large") from error
+        raise DecodeError(f"more than {max_pixels:,} pixels", "too_large") from error
     except Exception as error:
         raise DecodeError(
             f"header cannot be read: {type(error).__name__}: {error}"[:200], "undecodable"
         ) from error
     width, height = image.size
-    if width * height > MAX_PIXELS:
+    if width * height > max_pixels:
         raise DecodeError(
-            f"{width} x {height} pixels; at most {MAX_PIXELS:,} are decoded", "too_large"
+            f"{width} x {height} pixels; at most {max_pixels:,} are decoded", "too_large"
         )
     return image
 
 
-def _is_turned(image: Image.Image) -> bool:
-    return image.getexif().get(0x0112) in (5, 6, 7, 8)
-
-
-def _grey(image: Image.Image) -> Image.Image:
+def grey_of(image: Image.Image) -> Image.Image:
+    """Grey by ITU-R 601, mode L; alpha over mid-grey, 16 bits to their upper 8."""
     mode = image.mode
     if mode == "L" and "transparency" not in image.info:
         return image

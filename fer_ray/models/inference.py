@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -92,3 +94,44 @@ def logits_of(
             x = preprocess.centre(chunk).contiguous(memory_format=torch.channels_last)
             parts.append(model(x).float())
     return torch.cat(parts)
+
+
+def features_of(
+    model: nn.Module,
+    preprocess: Preprocess,
+    images: npt.NDArray[np.uint8],
+    batch_size: int = BATCH_SIZE,
+) -> npt.NDArray[np.float32]:
+    """Penultimate features: what the last dense layer of the head sees, in fp32 on the CPU.
+
+    Args:
+        model: with a `head` whose last dense layer gives the logits.
+        preprocess: its recipe.
+        images: uint8 [N, H, W], 0-255, decoded at the recipe's `source_px`.
+        batch_size: images a forward pass.
+
+    Returns:
+        float32 [N, D].
+    """
+    seen: list[Tensor] = []
+    handle = _last_linear(model).register_forward_pre_hook(
+        lambda _module, inputs: seen.append(inputs[0].detach())
+    )
+    try:
+        with evaluating(model):
+            for start in range(0, len(images), batch_size):
+                model(preprocess(torch.from_numpy(images[start : start + batch_size])))
+    finally:
+        handle.remove()
+    empty = np.zeros((0, num_features(model)), np.float32)
+    return np.concatenate([empty, *(part.numpy() for part in seen)])
+
+
+def num_features(model: nn.Module) -> int:
+    """Length of a penultimate feature vector."""
+    return _last_linear(model).in_features
+
+
+def _last_linear(model: nn.Module) -> nn.Linear:
+    linears = [m for m in model.get_submodule("head").modules() if isinstance(m, nn.Linear)]
+    return linears[-1]

@@ -1,191 +1,337 @@
-"""A scoring job: shards to Parquet parts, a ledger of finished ones, `_SUCCESS` last.
-
-out/part-00000.parquet ...    rows, written atomically
-out/_ledger/00000.json ...    a shard that is finished, with its counts
-out/_manifest.json            what was scored with what
-out/_stats.json               totals
-out/_SUCCESS                  the job is whole
-"""
+"""A scoring job from its first file to `_SUCCESS`: new, resumed, incremental or overwriting."""
 
 from __future__ import annotations
 
-import datetime
+import itertools
+import os
 import shutil
+import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from fer_ray import __version__
 from fer_ray.bundle.predictor import Predictor
-from fer_ray.errors import NothingSucceededError, OutputExistsError
-from fer_ray.score.listing import list_images
-from fer_ray.score.rows import SCHEMA_VERSION
-from fer_ray.score.shard import score_shard
-from fer_ray.store import replacing, require_absent, write_atomic, write_json
+from fer_ray.errors import (
+    InterruptedRunError,
+    NothingSucceededError,
+    UnfinishedError,
+    UserError,
+)
+from fer_ray.images.detect import build_detector
+from fer_ray.score import amend
+from fer_ray.score.classify import Classifier
+from fer_ray.score.identity import job_document, metadata_of, next_snapshot, require_same
+from fer_ray.score.listing import Listing, no_image, open_sources
+from fer_ray.score.local import Finished, Outcome, run_local
+from fer_ray.score.options import Effort, RowOptions, SourceOptions
+from fer_ray.score.output import Output, began, held, read_job, require_free
+from fer_ray.score.parts import Counts, PartWriter
+from fer_ray.score.planning import Plan
+from fer_ray.score.prepare import Preparer, Recipe
+from fer_ray.score.summary import ScoreReport, report_of, stats_of
+from fer_ray.score.tables import spool
+from fer_ray.score.transient import Patience
+from fer_ray.store import read_json, write_atomic, write_json
 
-ROWS_A_SHARD = 20_000
-MANIFEST = "_manifest.json"
-STATS = "_stats.json"
-LEDGER = "_ledger"
-SUCCESS = "_SUCCESS"
+RAY_FROM_ITEMS = 200_000
+"""`--engine auto` leaves smaller jobs to this process."""
+RAY_FROM_CORES = 4
+"""On fewer cores Ray's own processes take more than its parallel decoding gives."""
+ROUNDS = 3
+"""Times an unfinished shard is tried in one run."""
+MOST_UNFINISHED = 3
+"""Shards of one round; then the machine or the storage is at fault, and the job stops."""
+LEAST_ROWS_OF_A_RATE = 1_000
+"""Before so many rows an error rate stops nothing."""
 
 
 @dataclass(frozen=True)
-class ScoreReport:
-    """What a job did.
+class Request:
+    """What the user asked for.
 
     Attributes:
-        rows: all rows; errors: those with status `error`, by `error_type`.
-        labels: ok rows by answer.
-        num_skipped: files of the folders that are not images by their names.
-        seconds: wall time from listing to `_SUCCESS`.
+        sources: see `fer_ray.score.listing.open_sources`.
+        out: the job's directory.
+        mode: `new`, `overwrite`, `resume` or `incremental`.
+        retry_errors: classify again what had become error rows, with `resume`.
+        resume_line: what to type to go on; told when work is left undone.
     """
 
+    sources: tuple[str, ...]
     out: Path
-    rows: int
+    mode: str
+    retry_errors: bool
+    rows: RowOptions
+    tables: SourceOptions
+    effort: Effort
+    resume_line: str
+
+    @property
+    def go_on(self) -> str:
+        return f"Go on with: {self.resume_line}"
+
+
+@dataclass(frozen=True)
+class Progress:
+    """A job on its way.
+
+    Attributes:
+        errors: of this run, by `error_type`.
+        num_items: of the whole job; None while it is listed.
+        num_done: items done, earlier runs included.
+        rate: rows a second of this run.
+        seconds_left: None while the job is listed.
+    """
+
     errors: dict[str, int]
-    labels: dict[str, int]
-    uncertain: int
-    num_skipped: int
-    seconds: float
+    num_items: int | None
+    num_done: int
+    rate: float
+    seconds_left: float | None
 
 
-def score(
-    sources: Sequence[str],
-    out: Path,
-    predictor: Predictor,
-    *,
-    overwrite: bool,
-    num_threads: int,
-    on_shard: Callable[[int, int], None],
-) -> ScoreReport:
-    """Score folders and files into Parquet, in this process.
+OnProgress = Callable[[Progress], None]
 
-    Args:
-        sources: folders and files.
-        out: the new directory.
-        predictor: the bundle at work.
-        overwrite: delete an earlier job's output in `out` first.
-        num_threads: decoding beside the network.
-        on_shard: told (rows done, rows in all) after each shard.
+
+def run_job(request: Request, predictor: Predictor, on_progress: OnProgress) -> ScoreReport:
+    """Score, and leave a directory that is whole or can be resumed.
 
     Raises:
-        UserError: no image, or a source that is not there.
-        OutputExistsError: `out` has files already.
+        UserError: the sources, the options, or a job that is another one.
+        OutputExistsError: the directory has files already.
+        UnfinishedError: shards are left undone, or too many rows are errors.
+        InterruptedRunError: by Ctrl-C.
         NothingSucceededError: not one image could be classified; the rows say why.
     """
-    started = time.perf_counter()
-    listing = list_images(sources)
-    _make_room(out, overwrite)
-    out.mkdir(parents=True, exist_ok=True)
-    metadata = _metadata(predictor)
-    write_json(
-        out / MANIFEST,
-        {**metadata, "sources": list(sources), "images": len(listing.paths)},
-    )
-    totals = _Totals()
-    for number, start in enumerate(range(0, len(listing.paths), ROWS_A_SHARD)):
-        paths = listing.paths[start : start + ROWS_A_SHARD]
-        table = score_shard(paths, predictor, num_threads)
-        _write_part(out / f"part-{number:05d}.parquet", table, metadata)
-        counts = totals.add(table)
-        write_json(out / LEDGER / f"{number:05d}.json", {"shard": number, **counts})
-        on_shard(totals.rows, len(listing.paths))
-    report = ScoreReport(
-        out,
-        totals.rows,
-        dict(totals.errors),
-        dict(totals.labels),
-        totals.uncertain,
-        listing.num_skipped,
-        time.perf_counter() - started,
-    )
-    write_json(
-        out / STATS,
-        {
-            "rows": report.rows,
-            "errors": report.errors,
-            "labels": report.labels,
-            "uncertain": report.uncertain,
-            "skipped_files": report.num_skipped,
-            "seconds": round(report.seconds, 3),
-        },
-    )
-    write_atomic(out / SUCCESS, b"")
-    if not report.labels:
-        raise NothingSucceededError(
-            f"none of {report.rows:,} images could be classified: {report.errors}",
-            f"The rows in {out} say why, one by one.",
+    if request.rows.faces != "none":
+        build_detector(request.rows.faces)  # says at once what is missing
+    output = Output(request.out)
+    existed = request.out.exists()
+    with held(output):
+        try:
+            return Job(request, predictor, output, on_progress).run()
+        except KeyboardInterrupt:
+            raise InterruptedRunError(
+                f"interrupted; finished shards in {request.out} are kept", request.go_on
+            ) from None
+        except UnfinishedError as error:
+            if error.remedy is not None:
+                raise
+            raise UnfinishedError(error.message, request.go_on) from error
+        except OSError as error:
+            raise UnfinishedError(
+                f"stopped by the machine: {error}; finished shards in {request.out} are kept",
+                request.go_on,
+            ) from error
+        except UserError:
+            if not existed and not output.job.exists():
+                shutil.rmtree(request.out, ignore_errors=True)
+            raise
+
+
+class Job:
+    """One run of a job."""
+
+    def __init__(
+        self, request: Request, predictor: Predictor, output: Output, on_progress: OnProgress
+    ) -> None:
+        self.request, self.predictor, self.output = request, predictor, output
+        self._on_progress = on_progress
+        self._started = time.perf_counter()
+        self._rows = self._done_before = 0
+        self._errors: Counter[str] = Counter()
+
+    def run(self) -> ScoreReport:
+        request = self.request
+        self._is_new = request.mode in ("new", "overwrite")
+        if self._is_new:
+            require_free(self.output, request.mode == "overwrite")
+        else:
+            self._is_new = not began(self.output)
+        listing = self._listing()
+        classifier = Classifier(self.predictor, request.rows, listing.kept)
+        document = self._begin(listing)
+        self._schema, self._metadata = classifier.schema, metadata_of(document)
+        first_shard = int(document["snapshots"][-1]["first_shard"])
+        rows_a_shard = request.effort.rows_a_shard
+        self._plan = Plan(self.output, listing, first_shard, classifier.num_features, rows_a_shard)
+        recipe = self._recipe(listing)
+        if not self.output.success.is_file():
+            self._work(recipe, classifier)
+            if not self.output.planned():
+                self.output.delete()
+                raise no_image(request.sources, self._plan.skipped)
+        if request.retry_errors:
+            if not self.output.planned():
+                raise UserError("--retry-errors needs the paths, which --hash-paths has deleted")
+            self.output.success.unlink(missing_ok=True)
+            amend.retry_errors(self.output, self._parts, Preparer(recipe), classifier)
+        return self._settle(first_shard)
+
+    # --- beginning ------------------------------------------------------------------------------
+
+    def _listing(self) -> Listing:
+        request = self.request
+        copy = None
+        if "-" in request.sources:
+            copy = self.output.stdin_copy
+            if request.mode != "resume" or not copy.is_file():
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                part = copy.with_name(f".{copy.name}.tmp")
+                spool(sys.stdin.buffer, part)
+                part.replace(copy)
+        patience = Patience(request.effort.give_up_after_s)
+        return open_sources(request.sources, request.tables, patience, copy)
+
+    def _begin(self, listing: Listing) -> dict[str, Any]:
+        """Write `_job.json`, or compare it with what is asked for now."""
+        request = self.request
+        asked = job_document(self.predictor, listing, request.rows, request.tables)
+        if self._is_new:
+            self.output.sweep()
+            write_json(self.output.job, asked)
+            return asked
+        found = read_job(self.output)
+        require_same(found, asked, versions=request.mode == "resume")
+        if request.mode == "incremental":
+            return next_snapshot(self.output, found, asked)
+        return found
+
+    def _recipe(self, listing: Listing) -> Recipe:
+        effort = self.request.effort
+        return Recipe(
+            self.predictor.source_px,
+            tuple(self.predictor.class_names),
+            self.request.rows,
+            listing.storages,
+            effort.give_up_after_s,
+            effort.threads,
+            effort.reads_in_flight,
         )
-    return report
 
+    # --- work -----------------------------------------------------------------------------------
 
-def _make_room(out: Path, overwrite: bool) -> None:
-    if overwrite and out.is_dir() and any(out.iterdir()):
-        if not (out / MANIFEST).is_file():
-            raise OutputExistsError(
-                f"{out} holds files that are not a scoring job's", "Choose another --out."
+    def _work(self, recipe: Recipe, classifier: Classifier) -> None:
+        """Score what is not in the ledger; several rounds for what transient faults left.
+
+        Raises:
+            UnfinishedError: something is left after them, or too many rows are errors.
+        """
+        self.output.sweep()
+        first = self._plan.first_shard
+        entries = self.output.entries()
+        self._done_before = sum(entry["rows"] for entry in entries if entry["shard"] >= first)
+        for wait_s in (0.5, 1.0, None):
+            reasons = self._round(recipe, classifier)
+            if not reasons:
+                return
+            if wait_s is None or len(reasons) >= MOST_UNFINISHED:
+                raise UnfinishedError(
+                    f"{len(reasons)} shard(s) could not be finished: {reasons[0]}",
+                    self.request.go_on,
+                )
+            time.sleep(wait_s)
+
+    def _round(self, recipe: Recipe, classifier: Classifier) -> list[str]:
+        """Why shards are left unfinished; it ends early when several are."""
+        reasons: list[str] = []
+        for outcome in self._outcomes(recipe, classifier):
+            if isinstance(outcome, Finished):
+                self._check_rate(sum(self._errors.values()), self._rows)
+                continue
+            reasons.append(outcome.reason)
+            if len(reasons) >= MOST_UNFINISHED:
+                break
+        return reasons
+
+    def _outcomes(self, recipe: Recipe, classifier: Classifier) -> Iterator[Outcome]:
+        effort = self.request.effort
+        on_ray, shards = self._choose(self._plan.shards())
+        if on_ray:
+            from fer_ray.score.ray_data import run_on_ray
+
+            return run_on_ray(
+                shards, self.output, recipe, classifier, self._parts, effort, self._tick
             )
-        _delete_job(out)
-    require_absent(out, "the output", "Choose another --out, or use --overwrite.")
+        preparer = Preparer(recipe)
+        chunk = effort.rows_a_chunk
+        return run_local(shards, self.output, preparer, classifier, self._parts, chunk, self._tick)
 
+    def _choose(self, shards: Iterator[int]) -> tuple[bool, Iterator[int]]:
+        """Whether on Ray; `auto` starts the listing to see whether the job is large."""
+        engine = self.request.effort.engine
+        if engine != "auto":
+            return engine == "ray", shards
+        if os.environ.get("RAY_ADDRESS"):
+            return True, shards
+        if (os.cpu_count() or 1) < RAY_FROM_CORES:
+            return False, shards
+        seen: list[int] = []
+        rows = 0
+        for shard in shards:
+            seen.append(shard)
+            rows += pq.read_metadata(self.output.inputs(shard)).num_rows
+            if rows >= RAY_FROM_ITEMS:
+                return True, itertools.chain(seen, shards)
+        return False, iter(seen)
 
-def _delete_job(out: Path) -> None:
-    """Delete what a job writes, and nothing else; `_SUCCESS` first, so that none looks whole."""
-    for name in (SUCCESS, STATS, MANIFEST):
-        (out / name).unlink(missing_ok=True)
-    for part in out.glob("part-*.parquet"):
-        part.unlink()
-    shutil.rmtree(out / LEDGER, ignore_errors=True)
+    def _parts(self, shard: int) -> PartWriter:
+        return PartWriter(
+            self.output.part(shard), self._schema, self._metadata, self.predictor.class_names
+        )
 
+    def _tick(self, rows: pa.Table) -> None:
+        self._rows += rows.num_rows
+        self._errors.update(map(str, rows.column("error_type").drop_null().to_pylist()))
+        rate = self._rows / max(time.perf_counter() - self._started, 1e-9)
+        total, done = self._plan.num_items, self._done_before + self._rows
+        left = None if total is None else max(total - done, 0) / rate
+        self._on_progress(Progress(dict(self._errors), total, done, rate, left))
 
-class _Totals:
-    """Sums over shards."""
+    def _check_rate(self, errors: int, rows: int, least: int = LEAST_ROWS_OF_A_RATE) -> None:
+        limit = self.request.effort.max_error_rate
+        if rows >= least and errors > limit * rows:
+            kinds = ", ".join(f"{name} {count:,}" for name, count in self._errors.most_common())
+            raise UnfinishedError(
+                f"{errors:,} of {rows:,} rows are errors ({kinds}); --max-error-rate allows "
+                f"{limit:g}",
+                f"Look at them, then go on with a higher rate: {self.request.resume_line}",
+            )
 
-    def __init__(self) -> None:
-        self.rows = 0
-        self.uncertain = 0
-        self.errors: Counter[str] = Counter()
-        self.labels: Counter[str] = Counter()
+    # --- end ------------------------------------------------------------------------------------
 
-    def add(self, table: pa.Table) -> dict[str, Any]:
-        """Count a shard; returns its own counts for the ledger."""
-        errors = _value_counts(table.column("error_type"))
-        labels = _value_counts(table.column("label"))
-        uncertain = int(pc.sum(table.column("uncertain")).as_py() or 0)
-        self.rows += table.num_rows
-        self.errors.update(errors)
-        self.labels.update(labels)
-        self.uncertain += uncertain
-        return {"rows": table.num_rows, "errors": errors, "labels": labels}
-
-
-def _value_counts(column: pa.ChunkedArray[Any]) -> dict[str, int]:
-    return dict(Counter(str(value) for value in column.drop_null().to_pylist()))
-
-
-def _metadata(predictor: Predictor) -> dict[str, Any]:
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "bundle_id": predictor.bundle.id,
-        "bundle_name": predictor.bundle.contents.name,
-        "labels": list(predictor.class_names),
-        "runtime": predictor.runtime,
-        "precision": predictor.precision,
-        "inference": predictor.inference,
-        "fer_ray": __version__,
-        "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-    }
-
-
-def _write_part(path: Path, table: pa.Table, metadata: dict[str, Any]) -> None:
-    text = {f"fer_ray.{key}": str(value) for key, value in metadata.items()}
-    with replacing(path) as temporary:
-        pq.write_table(table.replace_schema_metadata(text), temporary, compression="zstd")
+    def _settle(self, first_shard: int) -> ScoreReport:
+        """Totals, manifest, and `_SUCCESS` last."""
+        output = self.output
+        if first_shard:
+            amend.drop_replaced(output, first_shard, self._parts)
+        counts = Counts(self.predictor.class_names)
+        parts = []
+        for entry in output.entries():
+            counts.add_entry(entry)
+            name = output.part(entry["shard"]).name
+            parts.append({"name": name, "rows": entry["rows"], "bytes": entry["bytes"]})
+        self._errors = counts.errors
+        self._check_rate(sum(counts.errors.values()), counts.rows, least=1)
+        seconds = time.perf_counter() - self._started
+        contents = self.predictor.bundle.contents
+        report = report_of(output, counts, parts, seconds, self._rows, contents.metrics)
+        if not output.success.is_file():
+            write_json(output.stats, stats_of(report))
+            document = {**read_json(output.job), "parts": parts, "rows": counts.rows}
+            write_json(output.manifest, document)
+            write_atomic(output.success, b"")
+        if self.request.rows.hash_paths:
+            shutil.rmtree(output.complete.parent, ignore_errors=True)
+        if not counts.status.get("ok") and not counts.status.get("no_face"):
+            raise NothingSucceededError(
+                f"none of {counts.rows:,} images could be classified: {dict(counts.errors)}",
+                f"The rows in {output.root} say why, one by one.",
+            )
+        return report

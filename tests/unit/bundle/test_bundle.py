@@ -19,7 +19,7 @@ from fer_ray.images.preprocess import Preprocess
 from fer_ray.labels import EXPRESSIONS
 from fer_ray.models.inference import logits_of
 from tests.bundles import tiny_bundle
-from tests.hostile import seal
+from tests.hostile_bundles import seal
 
 
 def logits(bundle: Bundle) -> torch.Tensor:

@@ -23,7 +23,7 @@ from fer_ray.errors import BundleError, DataError, OutputExistsError
 from fer_ray.evaluation.ensembling import make_ensemble
 from fer_ray.evaluation.packing import repack
 from tests.bundles import tiny_bundle
-from tests.hostile import write_manifest
+from tests.hostile_bundles import write_manifest
 
 OTHER: dict[str, Any] = {
     "name": "other",

@@ -14,7 +14,7 @@ from fer_ray.bundle.load import load_bundle
 from fer_ray.bundle.manifest import FILES, MANIFEST
 from fer_ray.bundle.reading import parse_json
 from fer_ray.errors import BundleError, FerRayError
-from tests.hostile import ATTACKS, seal
+from tests.hostile_bundles import ATTACKS, seal
 
 ROOT = Path(__file__).parents[3]
 MIB = 1024**2
@@ -46,7 +46,7 @@ import torch
 torch.set_num_threads(1)
 from fer_ray.bundle.load import load_bundle
 from fer_ray.errors import BundleError
-from tests.hostile import ATTACKS
+from tests.hostile_bundles import ATTACKS
 
 original, places = Path(sys.argv[1]), Path(sys.argv[2])
 load_bundle(original)
