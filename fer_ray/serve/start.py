@@ -60,7 +60,14 @@ def serve_until_stopped(bundle: Bundle, endpoint: Endpoint, on_ready: Callable[[
         FerRayError: it did not start.
         KeyboardInterrupt: after everything was shut down in order.
     """
-    os.environ.update(environment(endpoint))
+    with contextlib.ExitStack() as stack:
+        os.environ.update(environment(endpoint))
+        if endpoint.mode == "haproxy":
+            os.environ.update(stack.enter_context(haproxy.prepared()))
+        _serve(bundle, endpoint, on_ready)
+
+
+def _serve(bundle: Bundle, endpoint: Endpoint, on_ready: Callable[[], None]) -> None:
     import ray
 
     if ray.is_initialized():
@@ -86,8 +93,6 @@ def serve_until_stopped(bundle: Bundle, endpoint: Endpoint, on_ready: Callable[[
 def environment(endpoint: Endpoint) -> dict[str, str]:
     """Variables that Ray reads on import, in this process and in all that it starts."""
     common = common_environment(endpoint)
-    if endpoint.mode == "haproxy":
-        return {**common, **haproxy.variables(endpoint)}
     if not endpoint.is_direct:
         return common
     return {
@@ -148,6 +153,8 @@ class Running:
         proxy_port = free_port("127.0.0.1") if endpoint.is_direct else endpoint.port
         start_serve(endpoint, proxy_port)
         self._handle = deploy(endpoint, bundle)
+        # For the control thread, which has no event loop.
+        self._handle._init(_run_router_in_separate_loop=True)  # type: ignore[no-untyped-call]
 
     def update(self, place: str | None) -> str:
         """Serve another bundle; the old one answers until the new one does.
@@ -182,7 +189,11 @@ def start_serve(endpoint: Endpoint, proxy_port: int) -> None:
     Args:
         endpoint: checked.
         proxy_port: of Serve's proxy, or of HAProxy.
+
+    Raises:
+        FerRayError: a proxy did not start.
     """
+    import ray
     from ray import serve
 
     logging.getLogger("ray.serve").setLevel(logging.CRITICAL)
@@ -193,7 +204,10 @@ def start_serve(endpoint: Endpoint, proxy_port: int) -> None:
     if endpoint.tls_certificate is not None and not endpoint.is_direct:
         options["ssl_keyfile"] = str(endpoint.tls_key)
         options["ssl_certfile"] = str(endpoint.tls_certificate)
-    serve.start(proxy_location="HeadOnly", http_options=options, logging_config=dict(QUIET))
+    try:
+        serve.start(proxy_location="HeadOnly", http_options=options, logging_config=dict(QUIET))
+    except (RuntimeError, ray.exceptions.RayError) as error:
+        raise FerRayError(f"Serve did not start: {cause_of(str(error))}") from error
 
 
 def deploy(endpoint: Endpoint, bundle: Bundle) -> DeploymentHandle[Any]:
@@ -235,7 +249,10 @@ def gpus_of_each(num_replicas: int) -> float:
 
 
 def cause_of(status: str) -> str:
-    """The error in what Serve says of a deployment: the last of the replica's traceback."""
+    """The error in what Serve says of a failure: the last of the traceback; or HAProxy's alert."""
+    alerts = re.findall(r"^\[ALERT\].*? : (.*)$", status, flags=re.MULTILINE)
+    if alerts:
+        return f"HAProxy: {alerts[0]}"
     found = re.findall(r"^(?:\w+\.)*(\w*Error\b.*)$", status, flags=re.MULTILINE)
     return str(found[-1]) if found else status.strip()[-500:]
 

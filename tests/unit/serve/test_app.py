@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 import httpx
 import numpy as np
 import pytest
 from fastapi import FastAPI
 
-from fer_ray.bundle.load import load_bundle
 from fer_ray.bundle.predictor import Predictions, Predictor
 from fer_ray.serve import protocol
 from fer_ray.serve.app import Surroundings, build_app
 from fer_ray.serve.classifier import Classifier, Slot
 from fer_ray.serve.limits import Limits
-from tests.bundles import tiny_bundle
 from tests.serving import (
     assert_envelope,
     assert_problem,
@@ -28,29 +26,6 @@ from tests.serving import (
 )
 
 PNG = {"content-type": "image/png"}
-
-
-@pytest.fixture(scope="module")
-def predictor(tmp_path_factory: pytest.TempPathFactory) -> Predictor:
-    directory = tmp_path_factory.mktemp("serve") / "tiny"
-    return Predictor(load_bundle(tiny_bundle(directory)), "fp32")
-
-
-@pytest.fixture(scope="module")
-def slot(predictor: Predictor) -> Iterator[Slot]:
-    classifier = Classifier(predictor, num_threads=1)
-    yield Slot(classifier)
-    classifier.close()
-
-
-@pytest.fixture(scope="module")
-def app(slot: Slot) -> FastAPI:
-    return build_app(slot)
-
-
-@pytest.fixture(scope="module")
-def face() -> bytes:
-    return faces(1)[0]
 
 
 def base64_of(data: bytes) -> str:
