@@ -131,6 +131,8 @@ def refuse_too_many_pixels(data: bytes, max_pixels: int) -> None:
     """
     try:
         width, height = Image.open(io.BytesIO(data), formats=FORMATS).size
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise RefusedError("image-too-large", f"at most {max_pixels:,} are decoded") from error
     except Exception:  # noqa: BLE001 - the decoder says what is wrong with it
         return
     if width * height > max_pixels:
