@@ -76,7 +76,7 @@ def test_each_gets_its_problem_and_nobody_else_notices(url: str) -> None:
         stop.set()
         beside.result()
     assert [fault for fault in faults if fault] == []
-    assert len(latencies) > 20
+    assert len(latencies) >= 10
     assert sorted(latencies)[len(latencies) // 2] < 1.0
     assert max(latencies) < 5.0  # a forward pass of others at most, even on a busy machine
     del requests, faults

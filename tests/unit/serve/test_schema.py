@@ -30,7 +30,7 @@ def test_every_route_keeps_to_its_document(slot: Slot) -> None:
         checked.append(operation.label)
 
         @given(case=operation.as_strategy())
-        @settings(max_examples=20, suppress_health_check=list(HealthCheck))
+        @settings(max_examples=12, suppress_health_check=list(HealthCheck))
         def keeps_to_it(case: schemathesis.Case) -> None:
             case.call_and_validate(checks=CHECKS)
 
