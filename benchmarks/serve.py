@@ -97,12 +97,13 @@ async def load(
     await asyncio.gather(*(connection(number) for number in range(concurrency)))
     elapsed = time.perf_counter() - began
     p50, p95, p99 = (round(1000 * float(np.quantile(latencies, q)), 2) for q in (0.5, 0.95, 0.99))
+    if set(statuses) != {200}:
+        raise SystemExit(f"not every answer was 200: {statuses}")
     return {
         "per_s": round(len(latencies) / elapsed, 1),
         "p50_ms": p50,
         "p95_ms": p95,
         "p99_ms": p99,
-        "statuses": statuses,
     }
 
 
@@ -127,70 +128,13 @@ def run_load(mode: str, port: int, concurrency: int, seconds: float) -> dict[str
 # --- servers --------------------------------------------------------------------------------------
 
 
-def bare(port: int, precision: str, threads: int) -> None:
-    """What one writes in ten lines: decode and predict in FastAPI's thread pool."""
-    import torch
-    import uvicorn
-    from fastapi import FastAPI, Request
-
-    from fer_ray import api
-
-    torch.set_num_threads(threads)
-    predictor = api.load_predictor(precision=precision, num_threads=threads)
-    app = FastAPI()
-
-    def classify(body: bytes) -> dict[str, Any]:
-        answer = predictor.predict(np.stack([predictor.decode(body).pixels]))
-        return {"predictions": answer.ranked(0), "uncertain": bool(answer.uncertain[0])}
-
-    @app.post("/v1/predict")
-    async def predict(request: Request) -> dict[str, Any]:
-        body = await request.body()
-        return await asyncio.get_running_loop().run_in_executor(None, classify, body)
-
-    @app.get("/readyz")
-    async def ready() -> dict[str, str]:
-        return {"status": "ready"}
-
-    uvicorn.run(app, host="127.0.0.1", port=port, log_level="warning", access_log=False)
-
-
-def litserve(port: int, precision: str, threads: int) -> None:
-    import litserve as ls
-
-    class Faces(ls.LitAPI):  # type: ignore[misc]
-        def setup(self, device: Any) -> None:
-            from fer_ray import api
-
-            self.predictor = api.load_predictor(precision=precision, num_threads=threads)
-
-        def decode_request(self, request: Any) -> Any:
-            return self.predictor.decode(base64.b64decode(request["image"])).pixels
-
-        def batch(self, inputs: list[Any]) -> Any:
-            return np.stack(inputs)
-
-        def predict(self, batch: Any) -> Any:
-            return self.predictor.predict(batch)
-
-        def unbatch(self, output: Any) -> Any:
-            return [(output, row) for row in range(len(output.probabilities))]
-
-        def encode_response(self, output: Any) -> Any:
-            answer, row = output
-            return {"predictions": answer.ranked(row), "uncertain": bool(answer.uncertain[row])}
-
-    api_ = Faces(max_batch_size=64, batch_timeout=0.001)
-    server = ls.LitServer(api_, accelerator="cpu")
-    server.run(port=port, host="127.0.0.1", generate_client_file=False, log_level="warning")
-
-
 @contextlib.contextmanager
 def served(mode: str, precision: str, threads: int) -> Iterator[tuple[int, dict[str, Any]]]:
     """A server in a process of its own; its port, and what starting it took."""
     port = free_port("127.0.0.1")
     if mode in ("bare", "litserve"):
-        words = [sys.executable, __file__, mode, str(port), precision, str(threads)]
+        rivals = str(Path(__file__).with_name("serve_rivals.py"))
+        words = [sys.executable, rivals, mode, str(port), precision, str(threads)]
     else:
         words = [sys.executable, "-m", "fer_ray", "serve", "--port", str(port)]
         words += ["--precision", precision]
@@ -204,6 +148,7 @@ def served(mode: str, precision: str, threads: int) -> Iterator[tuple[int, dict[
         words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment
     )
     path = "/health" if mode == "litserve" else "/readyz"
+    facts: dict[str, Any] = {}
     try:
         while True:
             url = f"http://127.0.0.1:{port}{path}"
@@ -214,7 +159,7 @@ def served(mode: str, precision: str, threads: int) -> Iterator[tuple[int, dict[
                 assert process.stderr is not None
                 raise SystemExit(f"{mode} did not start: {process.stderr.read().decode()[-2000:]}")
             time.sleep(0.05)
-        facts: dict[str, Any] = {"ready_s": round(time.perf_counter() - began, 1)}
+        facts["ready_s"] = round(time.perf_counter() - began, 1)
         if mode not in ("bare", "litserve"):
             time.sleep(2)
             facts["idle_pss_mb"] = round(pss_bytes(process.pid) / 1e6)
@@ -274,11 +219,6 @@ def main() -> None:
         asyncio.run(load(int(port), requests, int(concurrency), 0.5))  # warm up
         found = asyncio.run(load(int(port), requests, int(concurrency), float(seconds)))
         print(json.dumps(found))
-        return
-    if len(sys.argv) > 1 and sys.argv[1] in ("bare", "litserve"):
-        {"bare": bare, "litserve": litserve}[sys.argv[1]](
-            int(sys.argv[2]), sys.argv[3], int(sys.argv[4])
-        )
         return
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--modes", default="direct,bare,litserve,haproxy,proxy")
