@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import io
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import httpx
 import numpy as np
+import uvicorn
 from fastapi import FastAPI
 from PIL import Image
 
 from fer_ray.bundle.predictor import Predictor
 from fer_ray.data.faces import draw_faces
+from fer_ray.serve.endpoint import free_port
 from fer_ray.serve.problems import MEDIA_TYPE, PROBLEMS
 
 TOLERANCE = 1.0e-5
@@ -73,3 +79,20 @@ def call(app: FastAPI, method: str, path: str, **options: Any) -> httpx.Response
             return await client.request(method, path, **options)
 
     return asyncio.run(send())
+
+
+@contextmanager
+def listening(app: FastAPI) -> Iterator[str]:
+    """The application on a real socket, served by uvicorn as Ray's replicas do; its address."""
+    port = free_port("127.0.0.1")
+    config = uvicorn.Config(app, "127.0.0.1", port, log_level="critical", lifespan="off")
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.should_exit = True
+        thread.join(timeout=10)

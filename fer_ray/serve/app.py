@@ -1,217 +1,202 @@
-"""The FastAPI application: routes, and how their answers are put together. It knows no Ray."""
+"""The FastAPI application: what lies at which address. It knows no Ray."""
 
 from __future__ import annotations
 
 import json
-from typing import Any
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
 
 from fastapi import FastAPI, Request, Response
-from pydantic import BaseModel
-from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect
 
 from fer_ray import __version__
-from fer_ray.serve import protocol
-from fer_ray.serve.bodies import (
-    BATCH_FIELD,
-    FORM_TYPE,
-    JSON_TYPE,
-    RAW_TYPE,
-    SINGLE_FIELD,
-    read_batch,
-    read_single,
-)
+from fer_ray.serve import documents, measures, open_inference, pages, protocol
+from fer_ray.serve.access_log import AccessLog
+from fer_ray.serve.answers import answer_problems, card, json_answer, ready, signature
+from fer_ray.serve.bodies import Asked, read_batch, read_hub, read_single
 from fer_ray.serve.classifier import Classifier, Slot
-from fer_ray.serve.limits import Admission, Limits
-from fer_ray.serve.middleware import REQUEST_ID, Envelope
-from fer_ray.serve.problems import MEDIA_TYPE, PROBLEMS, RefusedError
+from fer_ray.serve.documents import BODY_PROBLEMS
+from fer_ray.serve.gate import Gate
+from fer_ray.serve.keys import KeyBook
+from fer_ray.serve.limits import Limits, Ticket
+from fer_ray.serve.measures import Measures, Snapshot
+from fer_ray.serve.middleware import FACTS, Accounts, SafeHeaders
+from fer_ray.serve.settings import DEFAULT_NOTICE
 
-_BODY_PROBLEMS = (400, 408, 413, 415, 422, 500, 503)
+Replicas = Callable[[], Awaitable[Sequence[tuple[str, Snapshot]]]]
+"""Asks all replicas for their counters: name and snapshot of each."""
 
 
-def build_app(slot: Slot, limits: Limits | None = None) -> FastAPI:
+@dataclass(frozen=True)
+class Surroundings:
+    """What the application is given beside what it serves.
+
+    Attributes:
+        limits: of this replica.
+        keys: None lets everyone in.
+        guards_operations: whether `/metrics`, `/docs` and `/openapi.json` want a key too.
+        has_page: whether `GET /` is the page.
+        notice: what the page says it is and is not.
+        access_log: None is none.
+        measures: the counters of this replica.
+        replicas: None where this process is the only one.
+    """
+
+    limits: Limits = field(default_factory=Limits)
+    keys: KeyBook | None = None
+    guards_operations: bool = False
+    has_page: bool = True
+    notice: str = DEFAULT_NOTICE
+    access_log: AccessLog | None = None
+    measures: Measures = field(default_factory=Measures)
+    replicas: Replicas | None = None
+
+
+def build_app(slot: Slot, around: Surroundings | None = None) -> FastAPI:
     """Make the application.
 
     Args:
         slot: what it serves; looked at anew by each request.
-        limits: of this replica.
+        around: limits, keys and the like.
     """
-    limits = limits or Limits()
-    admission = Admission(limits)
+    around = around or Surroundings()
+    gate = Gate(around.limits, around.keys, around.measures)
     app = FastAPI(
-        title="fer-ray", version=__version__, docs_url=None, redoc_url=None, redirect_slashes=False
+        title="fer-ray",
+        summary="Classifies facial expressions in images.",
+        version=__version__,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        redirect_slashes=False,
     )
-    app.add_middleware(Envelope)
-    app.add_exception_handler(RefusedError, _answer_refused)
-    app.add_exception_handler(HTTPException, _answer_http_error)
-    app.add_exception_handler(ClientDisconnect, _answer_nobody)
-
-    @app.post("/v1/predict", **_post(protocol.PredictAnswer, _single_bodies()))
-    async def predict(request: Request) -> Response:
-        """Classify one image: the file itself, a form or JSON."""
-        classifier = _ready(slot)
-        with admission.request() as ticket:
-            asked = await read_single(request, ticket, limits)
-            answer = await classifier.classify(asked.images[0], asked.top_k)
-        return _json({**answer, **_signature(classifier, request)})
-
-    @app.post("/v1/predict/batch", **_post(protocol.BatchAnswer, _batch_bodies()))
-    async def predict_batch(request: Request) -> Response:
-        """Classify several images: one entry each, in order."""
-        classifier = _ready(slot)
-        with admission.request() as ticket:
-            asked = await read_batch(request, ticket, limits)
-            results = await classifier.classify_each(asked.images, asked.top_k)
-        return _json({"results": results, **_signature(classifier, request)})
-
-    @app.get("/v1/models", **_get(protocol.Models, 503))
-    async def models() -> Response:
-        """The model being served."""
-        return _json({"models": [_card(_ready(slot))]})
-
-    @app.get("/healthz", **_get(protocol.Health))
-    async def healthz() -> Response:
-        """Whether the process lives."""
-        return _json({"status": "live"})
-
-    @app.get("/readyz", **_get(protocol.Health, 503))
-    async def readyz() -> Response:
-        """Whether the model is loaded and gave its golden answers."""
-        _ready(slot)
-        return _json({"status": "ready"})
-
+    app.add_middleware(Accounts, measures=around.measures, access_log=around.access_log)
+    app.add_middleware(SafeHeaders)
+    answer_problems(app)
+    _add_predictions(app, slot, gate, around.measures)
+    open_inference.add_routes(app, slot, gate)
+    _add_health(app, slot, gate)
+    _add_operations(app, gate, around)
+    if around.has_page:
+        pages.add_page(app, around.notice, wants_key=gate.wants_key)
     return app
 
 
-def _ready(slot: Slot) -> Classifier:
-    if slot.classifier is None:
-        raise RefusedError("not-ready", "try again in a moment", {"Retry-After": "1"})
-    return slot.classifier
+def _add_predictions(app: FastAPI, slot: Slot, gate: Gate, counted: Measures) -> None:
+    async def read(
+        reader: Callable[[Request, Ticket, Limits], Awaitable[Asked]],
+        request: Request,
+        ticket: Ticket,
+    ) -> tuple[Classifier, Asked]:
+        ready(slot)
+        asked = await reader(request, ticket, gate.limits)
+        classifier = ready(slot)  # anew: a slow body may have seen an update
+        facts = request.scope[FACTS]
+        facts["images"] = len(asked.images)
+        counted.stage("receive", facts["receive_s"])
+        return classifier, asked
+
+    @app.post(
+        "/v1/predict",
+        **documents.route(
+            protocol.PredictAnswer,
+            BODY_PROBLEMS,
+            extra=documents.with_body(documents.single_bodies()),
+        ),
+    )
+    async def predict(request: Request) -> Response:
+        """Classify one image: the file itself, a form or JSON."""
+        async with gate.admit(request) as ticket:
+            classifier, asked = await read(read_single, request, ticket)
+            with classifier.in_use():
+                async with gate.in_time():
+                    answer = await classifier.classify(asked.images[0], asked.top_k)
+        return json_answer({**answer, **signature(classifier, request)})
+
+    @app.post(
+        "/v1/predict/batch",
+        **documents.route(
+            protocol.BatchAnswer,
+            BODY_PROBLEMS,
+            extra=documents.with_body(documents.batch_bodies()),
+        ),
+    )
+    async def predict_batch(request: Request) -> Response:
+        """Classify several images: one entry each, in order."""
+        async with gate.admit(request) as ticket:
+            classifier, asked = await read(read_batch, request, ticket)
+            with classifier.in_use():
+                async with gate.in_time():
+                    results = await classifier.classify_each(asked.images, asked.top_k)
+        return json_answer({"results": results, **signature(classifier, request)})
+
+    @app.post(
+        "/",
+        **documents.array_of(
+            protocol.Prediction,
+            BODY_PROBLEMS,
+            extra=documents.with_body(documents.hub_bodies()),
+        ),
+    )
+    async def image_classification(request: Request) -> Response:
+        """Classify one image for Hugging Face's `InferenceClient.image_classification`."""
+        async with gate.admit(request) as ticket:
+            classifier, asked = await read(read_hub, request, ticket)
+            with classifier.in_use():
+                async with gate.in_time():
+                    answer = await classifier.classify(asked.images[0], asked.top_k)
+        return json_answer(answer["predictions"])
 
 
-def _request_id(request: Request) -> str:
-    return request.headers[REQUEST_ID]
+def _add_health(app: FastAPI, slot: Slot, gate: Gate) -> None:
+    @app.get("/v1/models", **documents.route(protocol.Models, (401, 500, 503)))
+    async def models(request: Request) -> Response:
+        """The model being served: its card, labels and figures."""
+        gate.check_key(request)
+        return json_answer({"models": [card(ready(slot))]})
+
+    @app.get("/healthz", **documents.route(protocol.Health, (500,), needs_key=False))
+    async def healthz() -> Response:
+        """Whether the process lives."""
+        return json_answer({"status": "live"})
+
+    @app.get("/readyz", **documents.route(protocol.Health, (500, 503), needs_key=False))
+    async def readyz() -> Response:
+        """Whether the model is loaded and gave its golden answers."""
+        ready(slot)
+        return json_answer({"status": "ready"})
 
 
-def _signature(classifier: Classifier, request: Request) -> dict[str, Any]:
-    bundle = classifier.predictor.bundle
-    return {
-        "model": {"name": bundle.contents.name, "id": bundle.id},
-        "request_id": _request_id(request),
-    }
+def _add_operations(app: FastAPI, gate: Gate, around: Surroundings) -> None:
+    def check(request: Request) -> None:
+        if around.guards_operations:
+            gate.check_key(request)
 
-
-def _card(classifier: Classifier) -> dict[str, Any]:
-    predictor = classifier.predictor
-    contents = predictor.bundle.contents
-    return {
-        "name": contents.name,
-        "id": predictor.bundle.id,
-        "labels": list(contents.class_names),
-        "metrics": contents.metrics,
-        "runtime": predictor.runtime,
-        "precision": predictor.precision,
-        "device": str(predictor.device),
-        "inference": predictor.inference,
-    }
-
-
-def _json(document: dict[str, Any]) -> Response:
-    return Response(json.dumps(document, ensure_ascii=False), media_type=JSON_TYPE)
-
-
-async def _answer_refused(request: Request, error: Exception) -> Response:
-    assert isinstance(error, RefusedError)
-    return error.response(_request_id(request))
-
-
-async def _answer_http_error(request: Request, error: Exception) -> Response:
-    """What the router refuses: an unknown path or method."""
-    assert isinstance(error, HTTPException)
-    path = request.url.path[:200]
-    if error.status_code == 405:
-        allowed = (error.headers or {}).get("Allow", "another method")
-        refusal = RefusedError(
-            "method-not-allowed", f"{path} takes {allowed}, not {request.method}", error.headers
+    @app.get("/metrics", **documents.route(None, (401, 500), media_type="text/plain"))
+    async def metrics(request: Request) -> Response:
+        """Counters of all replicas, for Prometheus."""
+        check(request)
+        if around.replicas is None:
+            replicas: Sequence[tuple[str, Snapshot]] = [("0", around.measures.snapshot())]
+        else:
+            replicas = await around.replicas()
+        return Response(
+            measures.exposition(replicas), headers={"content-type": measures.MEDIA_TYPE}
         )
-    else:
-        refusal = RefusedError("not-found", f"{path}; see /openapi.json for the routes")
-    return refusal.response(_request_id(request))
+
+    @app.get("/openapi.json", include_in_schema=False)
+    async def openapi(request: Request) -> Response:
+        check(request)
+        return Response(described(app), media_type="application/json")
+
+    @app.get("/docs", include_in_schema=False)
+    async def docs(request: Request) -> Response:
+        check(request)
+        return pages.docs_page(json.loads(described(app)))
 
 
-async def _answer_nobody(request: Request, error: Exception) -> Response:
-    """The client went away while it sent its body; nobody reads this."""
-    return Response(status_code=400)
-
-
-# --- OpenAPI --------------------------------------------------------------------------------------
-
-
-def _post(answer: type[BaseModel], bodies: dict[str, Any]) -> dict[str, Any]:
-    top_k = {
-        "name": "top_k",
-        "in": "query",
-        "description": "Best classes; all of them without it. JSON's own parameter goes first.",
-        "schema": {"type": "integer", "minimum": 1},
-    }
-    body = {"required": True, "content": bodies}
-    return {
-        **_described(answer, _BODY_PROBLEMS),
-        "openapi_extra": {"parameters": [top_k], "requestBody": body},
-    }
-
-
-def _get(answer: type[BaseModel], *problems: int) -> dict[str, Any]:
-    return _described(answer, (*problems, 500))
-
-
-def _described(answer: type[BaseModel], statuses: tuple[int, ...]) -> dict[str, Any]:
-    """A route's `response_model`-like documentation, without its cost on every request."""
-    responses: dict[int, dict[str, Any]] = {200: {"model": answer}}
-    schema = protocol.Problem.model_json_schema()
-    for status in statuses:
-        titles = [kind.title for kind in PROBLEMS.values() if kind.status == status]
-        responses[status] = {
-            "description": "; ".join(titles),
-            "content": {MEDIA_TYPE: {"schema": schema}},
-        }
-    return {"responses": responses}
-
-
-def _single_bodies() -> dict[str, Any]:
-    binary = {"type": "string", "format": "binary"}
-    form = {
-        "type": "object",
-        "required": [SINGLE_FIELD],
-        "properties": {SINGLE_FIELD: binary},
-        "additionalProperties": False,
-    }
-    return {
-        "image/*": {"schema": binary},
-        RAW_TYPE: {"schema": binary},
-        FORM_TYPE: {"schema": form},
-        JSON_TYPE: {"schema": _request_schema(protocol.PredictRequest)},
-    }
-
-
-def _batch_bodies() -> dict[str, Any]:
-    files = {"type": "array", "minItems": 1, "items": {"type": "string", "format": "binary"}}
-    form = {
-        "type": "object",
-        "required": [BATCH_FIELD],
-        "properties": {BATCH_FIELD: files},
-        "additionalProperties": False,
-    }
-    return {
-        FORM_TYPE: {"schema": form},
-        JSON_TYPE: {"schema": _request_schema(protocol.BatchRequest)},
-    }
-
-
-def _request_schema(model: type[BaseModel]) -> dict[str, Any]:
-    """A request's schema without references, which would point outside of OpenAPI's document."""
-    schema = model.model_json_schema()
-    schema.pop("$defs")
-    nullable = [protocol.Parameters.model_json_schema(), {"type": "null"}]
-    schema["properties"]["parameters"] = {"anyOf": nullable}
-    return schema
+def described(app: FastAPI) -> str:
+    """The OpenAPI document, as JSON."""
+    document = app.openapi()
+    schemes = document.setdefault("components", {}).setdefault("securitySchemes", {})
+    schemes.update(documents.SECURITY_SCHEMES)
+    return json.dumps(document, ensure_ascii=False)

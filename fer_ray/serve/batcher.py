@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +22,23 @@ class Answer:
 
     predictions: Predictions
     row: int
+
+    @property
+    def label_index(self) -> int:
+        return int(self.predictions.probabilities[self.row].argmax())
+
+    @property
+    def uncertain(self) -> bool:
+        return bool(self.predictions.probabilities[self.row].max() < self.predictions.threshold)
+
+    @property
+    def probabilities(self) -> list[float]:
+        """By class, in the bundle's order."""
+        return [float(value) for value in self.predictions.probabilities[self.row]]
+
+    def ranked(self, top_k: int | None) -> list[dict[str, Any]]:
+        """`[{"label", "score"}]`, best first."""
+        return self.predictions.ranked(self.row, top_k)
 
 
 @dataclass(frozen=True)
@@ -37,13 +56,19 @@ class Batcher:
         predictor: at work.
         num_threads: of torch within that thread.
         max_images: of a batch.
+        on_batch: told the number of images of each, from the event loop.
     """
 
     def __init__(
-        self, predictor: Predictor, num_threads: int, max_images: int = BATCH_SIZE
+        self,
+        predictor: Predictor,
+        num_threads: int,
+        max_images: int = BATCH_SIZE,
+        on_batch: Callable[[int], None] = lambda num_images: None,
     ) -> None:
         self._predictor = predictor
         self._max_images = max_images
+        self._on_batch = on_batch
         self._queue: deque[_Waiting] = deque()
         self._is_running = False
         # OpenMP counts threads for each calling thread: set it where the network runs.
@@ -75,6 +100,7 @@ class Batcher:
         if not batch:
             self._is_running = False
             return
+        self._on_batch(len(batch))
         work = loop.run_in_executor(self._thread, self._predict, [w.pixels for w in batch])
         work.add_done_callback(lambda done: self._finish(loop, batch, done))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import time
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -12,9 +13,16 @@ from pydantic import ValidationError
 from starlette.requests import Request
 
 from fer_ray.serve.limits import Limits, Ticket
+from fer_ray.serve.middleware import FACTS
 from fer_ray.serve.multipart import form_files
 from fer_ray.serve.problems import RefusedError
-from fer_ray.serve.protocol import BatchRequest, Parameters, PredictRequest
+from fer_ray.serve.protocol import (
+    BatchRequest,
+    HubRequest,
+    InferRequest,
+    Parameters,
+    PredictRequest,
+)
 
 JSON_TYPE = "application/json"
 FORM_TYPE = "multipart/form-data"
@@ -24,7 +32,7 @@ RAW_TYPE = "application/octet-stream"
 SINGLE_FIELD = "file"
 BATCH_FIELD = "files"
 
-Document = TypeVar("Document", PredictRequest, BatchRequest)
+Document = TypeVar("Document", PredictRequest, BatchRequest, HubRequest, InferRequest)
 
 
 @dataclass(frozen=True)
@@ -51,7 +59,7 @@ async def read_single(request: Request, ticket: Ticket, limits: Limits) -> Asked
     if not is_raw and media_type not in (JSON_TYPE, FORM_TYPE):
         raise _unsupported(media_type, f"image/*, {RAW_TYPE}, {FORM_TYPE} or {JSON_TYPE}")
     top_k = _query_top_k(request)
-    body = await _read_body(request, ticket, limits)
+    body = await read_body(request, ticket, limits)
     if is_raw:
         return Asked([body], top_k)
     if media_type == FORM_TYPE:
@@ -71,7 +79,7 @@ async def read_batch(request: Request, ticket: Ticket, limits: Limits) -> Asked:
     if media_type not in (JSON_TYPE, FORM_TYPE):
         raise _unsupported(media_type, f"{FORM_TYPE} or {JSON_TYPE}")
     top_k = _query_top_k(request)
-    body = await _read_body(request, ticket, limits)
+    body = await read_body(request, ticket, limits)
     if media_type == FORM_TYPE:
         files = form_files(
             request.headers["content-type"], body, BATCH_FIELD, max_files=limits.batch_images
@@ -84,6 +92,43 @@ async def read_batch(request: Request, ticket: Ticket, limits: Limits) -> Asked:
             f"{len(document.inputs):,} images, but at most {limits.batch_images} are taken at once",
         )
     return Asked([*document.inputs], _top_k(document.parameters, top_k))
+
+
+async def read_hub(request: Request, ticket: Ticket, limits: Limits) -> Asked:
+    """Read a request of Hugging Face's client: an image as it is, or JSON.
+
+    Raises:
+        RefusedError: anything about it is wrong.
+    """
+    media_type = media_type_of(request)
+    is_raw = media_type == RAW_TYPE or media_type.startswith("image/")
+    if not is_raw and media_type != JSON_TYPE:
+        raise _unsupported(media_type, f"image/*, {RAW_TYPE} or {JSON_TYPE}")
+    top_k = _query_top_k(request)
+    body = await read_body(request, ticket, limits)
+    if is_raw:
+        return Asked([body], top_k)
+    document = _validated(HubRequest, body)
+    return Asked([document.inputs], _top_k(document.parameters, top_k))
+
+
+async def read_infer(request: Request, ticket: Ticket, limits: Limits) -> InferRequest:
+    """Read an inference request of the Open Inference Protocol, JSON only.
+
+    Raises:
+        RefusedError: anything about it is wrong.
+    """
+    if "inference-header-content-length" in request.headers:
+        raise RefusedError(
+            "unsupported-media-type",
+            "the binary tensor extension is not offered; send JSON (tritonclient: "
+            "set_data_from_numpy(..., binary_data=False))",
+        )
+    media_type = media_type_of(request)
+    if media_type not in (JSON_TYPE, RAW_TYPE):  # clients leave the type away, or say octets
+        raise _unsupported(media_type, JSON_TYPE)
+    _query_nothing(request)
+    return _validated(InferRequest, await read_body(request, ticket, limits))
 
 
 def image_bytes(image: bytes | str) -> bytes:
@@ -117,13 +162,19 @@ def _unsupported(media_type: str, wanted: str) -> RefusedError:
     )
 
 
-async def _read_body(request: Request, ticket: Ticket, limits: Limits) -> bytes:
+async def read_body(request: Request, ticket: Ticket, limits: Limits) -> bytes:
+    """The whole body, counted while it arrives.
+
+    Raises:
+        RefusedError: `body-too-large`, `body-too-slow` or `overloaded`.
+    """
     length = request.headers.get("content-length", "")
     if length.isdecimal() and int(length) > limits.body_bytes:
         raise RefusedError(
             "body-too-large", f"{int(length):,} bytes; at most {limits.body_bytes:,} are taken"
         )
     chunks = []
+    began = time.perf_counter()
     try:
         async with asyncio.timeout(limits.body_s):
             async for chunk in request.stream():
@@ -133,6 +184,7 @@ async def _read_body(request: Request, ticket: Ticket, limits: Limits) -> bytes:
         raise RefusedError(
             "body-too-slow", f"it did not arrive within {limits.body_s:g} s"
         ) from error
+    request.scope[FACTS]["receive_s"] = time.perf_counter() - began
     return b"".join(chunks)
 
 
@@ -160,6 +212,11 @@ def _query_top_k(request: Request) -> int | None:
         return Parameters.model_validate(dict(request.query_params)).top_k
     except ValidationError as error:
         raise RefusedError("invalid-parameter", _first_fault(error)) from error
+
+
+def _query_nothing(request: Request) -> None:
+    if request.url.query:
+        raise RefusedError("invalid-parameter", "the address takes no parameters here")
 
 
 def _top_k(parameters: Parameters | None, from_query: int | None) -> int | None:

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import io
+import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import contextmanager
 from typing import Any
+
+from PIL import Image
 
 from fer_ray.bundle.predictor import Predictor
 from fer_ray.errors import DecodeError
-from fer_ray.images.decode import Decoded
-from fer_ray.serve.batcher import Batcher
+from fer_ray.images.decode import FORMATS, Decoded
+from fer_ray.serve.batcher import Answer, Batcher
 from fer_ray.serve.bodies import image_bytes
+from fer_ray.serve.limits import Limits
+from fer_ray.serve.measures import Drift, Measures, validation_shares
 from fer_ray.serve.problems import RefusedError, refused_by_decoder
 
 
@@ -21,12 +28,45 @@ class Classifier:
     Args:
         predictor: checked by its golden answers when it was made.
         num_threads: decoding, and of torch.
+        max_pixels: of an image; more are refused before any is decoded.
+        measures: told of each image.
     """
 
-    def __init__(self, predictor: Predictor, num_threads: int) -> None:
+    def __init__(
+        self,
+        predictor: Predictor,
+        num_threads: int,
+        max_pixels: int = Limits.image_pixels,
+        measures: Measures | None = None,
+    ) -> None:
         self.predictor = predictor
+        self._max_pixels = max_pixels
+        self.measures = measures or Measures()
+        self.drift = Drift(predictor.class_names, validation_shares(predictor.bundle))
         self._decoders = ThreadPoolExecutor(num_threads, "decode")
-        self._batcher = Batcher(predictor, num_threads)
+        self._batcher = Batcher(predictor, num_threads, on_batch=self.measures.batch.observe)
+        self._num_users = 0
+
+    async def answer(self, image: bytes | str) -> Answer:
+        """Classify one image.
+
+        Args:
+            image: a file, or base64 text of one.
+
+        Raises:
+            RefusedError: the image or its base64 is wrong.
+        """
+        began = time.perf_counter()
+        loop = asyncio.get_running_loop()
+        decoded = await loop.run_in_executor(self._decoders, self._decode, image)
+        is_decoded = time.perf_counter()
+        answer = await self._batcher.submit(decoded.pixels)
+        self.measures.stage("decode", is_decoded - began)
+        self.measures.stage("classify", time.perf_counter() - is_decoded)
+        index = answer.label_index
+        self.measures.answered(self.predictor.class_names[index], uncertain=answer.uncertain)
+        self.drift.add(index)
+        return answer
 
     async def classify(self, image: bytes | str, top_k: int | None) -> dict[str, Any]:
         """One image to `predictions` and `uncertain`.
@@ -38,13 +78,8 @@ class Classifier:
         Raises:
             RefusedError: the image or its base64 is wrong.
         """
-        loop = asyncio.get_running_loop()
-        decoded = await loop.run_in_executor(self._decoders, self._decode, image)
-        answer = await self._batcher.submit(decoded.pixels)
-        return {
-            "predictions": answer.predictions.ranked(answer.row, top_k),
-            "uncertain": bool(answer.predictions.scores[answer.row] < answer.predictions.threshold),
-        }
+        answer = await self.answer(image)
+        return {"predictions": answer.ranked(top_k), "uncertain": answer.uncertain}
 
     async def classify_each(
         self, images: list[bytes | str], top_k: int | None
@@ -59,20 +94,63 @@ class Classifier:
 
         return await asyncio.gather(*(one(image) for image in images))
 
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Keep it open until the caller has its answers; entered in the turn that looked it up."""
+        self._num_users += 1
+        try:
+            yield
+        finally:
+            self._num_users -= 1
+
+    async def close_when_idle(self) -> None:
+        """Let go of the threads once nobody uses it."""
+        while self._num_users:
+            await asyncio.sleep(0.01)
+        self.close()
+
     def close(self) -> None:
         """Let go of the threads."""
         self._decoders.shutdown(wait=False, cancel_futures=True)
         self._batcher.close()
 
     def _decode(self, image: bytes | str) -> Decoded:
+        data = image_bytes(image)
+        refuse_too_many_pixels(data, self._max_pixels)
         try:
-            return self.predictor.decode(image_bytes(image))
+            return self.predictor.decode(data)
         except DecodeError as error:
             raise refused_by_decoder(error) from error
 
 
-@dataclass
+def refuse_too_many_pixels(data: bytes, max_pixels: int) -> None:
+    """Look at an image's header only: the decoder's own bound is made for files one trusts.
+
+    Raises:
+        RefusedError: `image-too-large`.
+    """
+    try:
+        width, height = Image.open(io.BytesIO(data), formats=FORMATS).size
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise RefusedError("image-too-large", f"at most {max_pixels:,} are decoded") from error
+    except Exception:  # noqa: BLE001 - the decoder says what is wrong with it
+        return
+    if width * height > max_pixels:
+        raise RefusedError(
+            "image-too-large", f"{width} x {height} pixels; at most {max_pixels:,} are decoded"
+        )
+
+
 class Slot:
     """What is served just now; None until a model is loaded and its golden check passed."""
 
-    classifier: Classifier | None = None
+    def __init__(self, classifier: Classifier | None = None) -> None:
+        self.classifier: Classifier | None = None
+        if classifier is not None:
+            self.put(classifier)
+
+    def put(self, classifier: Classifier) -> Classifier | None:
+        """Serve this one from now on; gives back the former."""
+        former, self.classifier = self.classifier, classifier
+        classifier.measures.serves(classifier.predictor.bundle, classifier.drift)
+        return former

@@ -1,77 +1,219 @@
 """The one deployment: a replica that is FastAPI ingress and model at once, one hop from the socket.
 
-Runs inside Ray's workers; `fer_ray.serve.start` starts it.
+Runs inside Ray's workers. `fer_ray.serve.start` starts it; `fer_ray.serve.deployment:build` is the
+import path for `serve deploy` and KubeRay, with `Settings` as `args` and the bundle in
+`user_config`, so that a changed bundle is a change of configuration and no restart.
 """
 
 from __future__ import annotations
 
+import asyncio
 import functools
+import hashlib
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 from fastapi import FastAPI
 from ray import serve
 
-from fer_ray.bundle.load import load_bundle
+from fer_ray import __version__
+from fer_ray.bundle.load import find_bundle, load_bundle
 from fer_ray.bundle.predictor import Predictor
-from fer_ray.serve.app import build_app
+from fer_ray.errors import FerRayError
+from fer_ray.serve.access_log import AccessLog
+from fer_ray.serve.app import Surroundings, build_app
 from fer_ray.serve.classifier import Classifier, Slot
-from fer_ray.serve.endpoint import ReplicaOptions
+from fer_ray.serve.keys import KeyBook
 from fer_ray.serve.limits import Limits
+from fer_ray.serve.measures import Measures, Snapshot
+from fer_ray.serve.settings import Settings, Socket
 
 MAX_ONGOING_REQUESTS = 4 * Limits().requests
 """Serve's own bound of a replica: never reached, for ours answers 503 first."""
 
 NAME = "fer-ray"
+BUNDLE = "bundle"
+"""Key of `user_config`: a bundle's or run's directory, or null for the shipped model."""
+
+METRICS_TIMEOUT_S = 5.0
+
+log = logging.getLogger("ray.serve.fer_ray")
 
 
 class Replica:
     """Loads and checks the bundle, then serves; Serve opens the socket after that."""
 
-    def __init__(self, options: ReplicaOptions) -> None:
+    def __init__(self, settings: Settings) -> None:
         logging.getLogger("ray.serve").setLevel(logging.WARNING)
-        if options.shares_port:
-            share_port()
-        predictor = Predictor(
-            load_bundle(options.bundle),
-            options.precision,
-            runtime=options.runtime,
-            num_threads=options.num_threads,
-        )
-        self._slot = Slot(Classifier(predictor, options.num_threads))
+        if settings.socket is not None:
+            listen_at(settings.socket)
+        self._settings = settings
+        self._measures = Measures()
+        self._slot = Slot()
+        self._fault = ""
+        self._name = serve.get_replica_context().replica_tag
+        self._tasks: set[asyncio.Task[None]] = set()
 
     def __serve_build_asgi_app__(self) -> FastAPI:
-        return build_app(self._slot)
+        settings = self._settings
+        around = Surroundings(
+            limits=settings.limits,
+            keys=KeyBook(settings.api_keys) if settings.api_keys else None,
+            guards_operations=settings.guards_operations,
+            has_page=settings.has_page,
+            notice=settings.notice,
+            access_log=AccessLog(settings.access_log) if settings.access_log else None,
+            measures=self._measures,
+            replicas=self._snapshots_of_all,
+        )
+        return build_app(self._slot, around)
+
+    async def reconfigure(self, user_config: dict[str, Any]) -> None:
+        """Serve's call before the first request, and whenever the bundle changes.
+
+        The new bundle is loaded and checked beside the old one and swapped in between two requests.
+        One that is refused leaves the old one serving; `loaded` tells.
+
+        Raises:
+            BundleError: refused, and there is no old one.
+        """
+        try:
+            classifier = await asyncio.to_thread(self._load, user_config.get(BUNDLE))
+        except FerRayError as error:
+            if self._slot.classifier is None:
+                raise
+            self._fault = error.message
+            self._measures.updates.labels("failed").inc()
+            log.error("the new bundle is refused, the former one serves on: %s", error.message)
+            return
+        self._fault = ""
+        former = self._slot.put(classifier)
+        if former is not None:
+            self._measures.updates.labels("ok").inc()
+            closing = asyncio.ensure_future(former.close_when_idle())
+            self._tasks.add(closing)
+            closing.add_done_callback(self._tasks.discard)
+
+    async def loaded(self) -> tuple[str, str]:
+        """Id of the bundle being served, and why the last update was refused (empty if not)."""
+        assert self._slot.classifier is not None
+        return self._slot.classifier.predictor.bundle.id, self._fault
+
+    async def snapshot(self) -> tuple[str, Snapshot]:
+        """This replica's name and counters."""
+        return self._name, self._measures.snapshot()
+
+    def _load(self, place: str | None) -> Classifier:
+        settings = self._settings
+        predictor = Predictor(
+            load_bundle(find_bundle(place)),
+            settings.precision,
+            runtime=settings.runtime,
+            num_threads=settings.num_threads,
+        )
+        return Classifier(
+            predictor, settings.num_threads, settings.limits.image_pixels, self._measures
+        )
+
+    async def _snapshots_of_all(self) -> Sequence[tuple[str, Snapshot]]:
+        """Every replica's counters; of this one alone while the others cannot be asked."""
+        own = await self.snapshot()
+        others: list[tuple[str, Snapshot]] = []
+        try:
+            handle = serve.get_deployment_handle(NAME, NAME)
+            async with asyncio.timeout(METRICS_TIMEOUT_S):
+                others = list(await handle.broadcast("snapshot").results_async())
+        except Exception as error:  # a replica that goes must not hide the others' counters
+            log.warning("not every replica told its counters: %s", error, exc_info=True)
+        return [own, *(other for other in others if other[0] != own[0])]
 
 
-def application(options: ReplicaOptions, num_replicas: int, num_gpus: float) -> serve.Application:
-    """Bind the deployment."""
-    deployment = serve.deployment(
+def application(
+    settings: Settings,
+    bundle: str | None,
+    *,
+    num_replicas: int,
+    max_replicas: int,
+    num_gpus: float,
+) -> serve.Application:
+    """Bind the deployment.
+
+    Args:
+        settings: of each replica.
+        bundle: a bundle's or run's directory; None is the shipped model.
+        num_replicas: at least.
+        max_replicas: at most; above `num_replicas` their number follows the load.
+        num_gpus: of each replica.
+    """
+    options: dict[str, Any] = {
+        "user_config": {BUNDLE: bundle},
+        "ray_actor_options": {"num_cpus": 1, "num_gpus": num_gpus},
+        **replica_numbers(num_replicas, max_replicas),
+    }
+    # The same version while only `user_config` changes: replicas are told, not replaced.
+    version = hashlib.sha256(f"{__version__} {settings.model_dump_json()} {num_gpus}".encode())
+    deployment = _deployment(settings).options(
+        **options, version=version.hexdigest()[:16], _internal=True
+    )
+    bound: serve.Application = deployment.bind(settings)
+    return bound
+
+
+def replica_numbers(num_replicas: int, max_replicas: int) -> dict[str, Any]:
+    """Serve's options for a fixed or a moving number of replicas."""
+    if max_replicas <= num_replicas:
+        return {"num_replicas": num_replicas}
+    return {
+        "autoscaling_config": {
+            "min_replicas": num_replicas,
+            "max_replicas": max_replicas,
+            # A replica keeps its cores busy with about as many as go into one batch.
+            "target_ongoing_requests": 32,
+            "upscale_delay_s": 5.0,
+            "downscale_delay_s": 60.0,
+        }
+    }
+
+
+def build(settings: Settings) -> serve.Application:
+    """Application builder for Serve's YAML (`import_path: fer_ray.serve.deployment:build`)."""
+    bound: serve.Application = _deployment(settings).bind(settings)
+    return bound
+
+
+def _deployment(settings: Settings) -> serve.Deployment:
+    made: serve.Deployment = serve.deployment(
         name=NAME,
-        num_replicas=num_replicas,
-        max_ongoing_requests=MAX_ONGOING_REQUESTS,
-        ray_actor_options={"num_cpus": 1, "num_gpus": num_gpus},
+        user_config={BUNDLE: None},
+        max_ongoing_requests=max(MAX_ONGOING_REQUESTS, 4 * settings.limits.requests),
         graceful_shutdown_wait_loop_s=0.1,
         graceful_shutdown_timeout_s=3.0,
         health_check_period_s=2,  # a replica that died is noticed by it
         max_constructor_retry_count=1,
     )(serve.ingress()(Replica))
-    bound: serve.Application = deployment.bind(options)
-    return bound
+    return made
 
 
-def share_port() -> None:
-    """Let Serve's direct ingress bind its port while old connections linger on it.
+def listen_at(socket: Socket) -> None:
+    """Let Serve's direct ingress bind the address that was asked for, and share its port.
 
-    Ray 2.60 binds it without SO_REUSEADDR: after a restart on the same port that fails for the
-    minute in which the kernel keeps closed connections, and Serve then blocks the port for good.
+    Serve takes one address for its proxy and its replicas, but only the replica should listen
+    there. And Ray 2.60 binds without SO_REUSEPORT: after a restart on the same port that fails for
+    the minute in which the kernel keeps closed connections, and Serve then blocks the port for
+    good.
     """
     from ray.serve._private import http_util, replica
 
     start = http_util.start_asgi_http_server
 
     @functools.wraps(start)
-    async def start_sharing(*args: Any, **kwargs: Any) -> Any:
-        return await start(*args, **{**kwargs, "enable_so_reuseport": True})
+    async def start_sharing(app: Any, http_options: Any, **kwargs: Any) -> Any:
+        changed = {"host": socket.host}
+        if socket.tls_certificate is not None:
+            changed["ssl_certfile"] = str(socket.tls_certificate)
+            changed["ssl_keyfile"] = str(socket.tls_key)
+        options = http_options.model_copy(update=changed)
+        return await start(app, options, **{**kwargs, "enable_so_reuseport": True})
 
     vars(replica)["start_asgi_http_server"] = start_sharing

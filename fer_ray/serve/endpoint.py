@@ -7,10 +7,13 @@ import errno
 import ipaddress
 import secrets
 import socket
+import ssl
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fer_ray.errors import UserError
+from fer_ray.serve.keys import KeyBook
+from fer_ray.serve.settings import Settings, Socket
 
 MAX_REPLICAS = 64
 _BELOW_EPHEMERAL = range(20_000, 30_000)
@@ -23,53 +26,60 @@ class Endpoint:
     Attributes:
         host: numeric address of this machine.
         port: 1..65535.
-        num_replicas: processes with the model.
-        precision: `auto`, `fp32` or `bf16`.
-        num_threads: of the network and of decoding, in each replica.
-        runtime: `auto`, `torch`, `openvino` or `onnxruntime`.
+        num_replicas: processes with the model, at least.
+        max_replicas: at most; above `num_replicas` their number follows the load.
+        high_throughput: HAProxy before the replicas instead of Serve's own proxy.
+        tls_certificate: PEM file with the chain; None is plain HTTP.
+        tls_key: PEM file.
+        settings: of each replica.
     """
 
     host: str
     port: int
     num_replicas: int
-    precision: str
-    num_threads: int
-    runtime: str = "auto"
+    max_replicas: int
+    high_throughput: bool
+    tls_certificate: Path | None
+    tls_key: Path | None
+    settings: Settings
+
+    @property
+    def mode(self) -> str:
+        """Who listens: `direct` (the one replica itself), `haproxy`, or `proxy` (Serve's own)."""
+        if self.high_throughput:
+            return "haproxy"
+        return "direct" if self.max_replicas == 1 else "proxy"
 
     @property
     def is_direct(self) -> bool:
-        """Whether the replica itself listens.
+        return self.mode == "direct"
 
-        Serve starts its proxy on the same address all the same: beyond loopback that would be a
-        second open port, so there the proxy is the only one.
-        """
-        return self.num_replicas == 1 and ipaddress.ip_address(self.host).is_loopback
+    @property
+    def is_loopback(self) -> bool:
+        return ipaddress.ip_address(self.host).is_loopback
 
     @property
     def url(self) -> str:
         """At which this machine reaches it."""
         any_address = {"0.0.0.0": "127.0.0.1", "::": "::1"}
         host = any_address.get(self.host, self.host)
-        return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
+        scheme = "https" if self.tls_certificate else "http"
+        return (
+            f"{scheme}://[{host}]:{self.port}" if ":" in host else f"{scheme}://{host}:{self.port}"
+        )
 
-
-@dataclass(frozen=True)
-class ReplicaOptions:
-    """What a replica is made of.
-
-    Attributes:
-        bundle: its directory, absolute.
-        precision: `auto`, `fp32` or `bf16`.
-        num_threads: of the network and of decoding.
-        shares_port: bind so that a successor can take over the port at once (direct ingress).
-        runtime: `auto`, `torch`, `openvino` or `onnxruntime`.
-    """
-
-    bundle: Path
-    precision: str
-    num_threads: int
-    shares_port: bool
-    runtime: str = "auto"
+    @property
+    def replica_settings(self) -> Settings:
+        """With the address at which a replica listens itself."""
+        if self.is_direct:
+            socket = Socket(
+                host=self.host, tls_certificate=self.tls_certificate, tls_key=self.tls_key
+            )
+        elif self.mode == "haproxy":
+            socket = Socket(host="127.0.0.1")  # HAProxy reaches it there
+        else:
+            return self.settings
+        return self.settings.model_copy(update={"socket": socket})
 
 
 def check_endpoint(endpoint: Endpoint, *, allow_open: bool) -> Endpoint:
@@ -77,7 +87,7 @@ def check_endpoint(endpoint: Endpoint, *, allow_open: bool) -> Endpoint:
 
     Args:
         endpoint: as asked for; its host may be a name.
-        allow_open: other machines may reach it, although it has no authentication.
+        allow_open: other machines may reach it without a key.
 
     Returns:
         with the host's address.
@@ -85,20 +95,24 @@ def check_endpoint(endpoint: Endpoint, *, allow_open: bool) -> Endpoint:
     Raises:
         UserError: the value, the rule and the remedy.
     """
+    settings = endpoint.settings
     if not 1 <= endpoint.port <= 65535:
         raise UserError(f"port must lie in 1..65535, but got {endpoint.port}")
     if not 1 <= endpoint.num_replicas <= MAX_REPLICAS:
         raise UserError(f"replicas must lie in 1..{MAX_REPLICAS}, but got {endpoint.num_replicas}")
-    if endpoint.num_threads < 1:
-        raise UserError(f"threads must be at least 1, but got {endpoint.num_threads}")
-    family, _, _, _, address = _resolve(endpoint)
-    host = str(address[0])
-    if not ipaddress.ip_address(host).is_loopback and not allow_open:
+    if not endpoint.num_replicas <= endpoint.max_replicas <= MAX_REPLICAS:
         raise UserError(
-            f"host {endpoint.host} can be reached from other machines: not yet, API keys come in "
-            "a later version",
-            "Serve on 127.0.0.1 and put a reverse proxy that authenticates before it, or pass "
-            "--insecure-no-auth to let everyone in.",
+            f"max-replicas must lie in {endpoint.num_replicas} (replicas)..{MAX_REPLICAS}, "
+            f"but got {endpoint.max_replicas}"
+        )
+    _check_files(endpoint)
+    family, _, _, _, address = _resolve(endpoint)
+    checked = replace(endpoint, host=str(address[0]))
+    if not checked.is_loopback and settings.api_keys is None and not allow_open:
+        raise UserError(
+            f"host {endpoint.host} can be reached from other machines, and no API key is wanted",
+            "Pass --api-keys FILE (make one with `fer-ray serve-key`), or --insecure-no-auth to "
+            "let everyone in.",
         )
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -106,7 +120,40 @@ def check_endpoint(endpoint: Endpoint, *, allow_open: bool) -> Endpoint:
             probe.bind(address)
         except OSError as error:
             raise _port_error(endpoint, error) from error
-    return replace(endpoint, host=host)
+    return replace(
+        checked,
+        settings=settings.model_copy(
+            update={"guards_operations": settings.api_keys is not None and not checked.is_loopback}
+        ),
+    )
+
+
+def _check_files(endpoint: Endpoint) -> None:
+    """The key file and the certificate, before anything is started."""
+    settings = endpoint.settings
+    if settings.api_keys is not None:
+        KeyBook(settings.api_keys)
+    if settings.access_log is not None and not settings.access_log.parent.is_dir():
+        raise UserError(f"access log {settings.access_log}: its directory is not there")
+    if (endpoint.tls_certificate is None) != (endpoint.tls_key is None):
+        raise UserError("--tls-certificate and --tls-key belong together")
+    if endpoint.tls_certificate is None or endpoint.tls_key is None:
+        return
+    if endpoint.mode == "haproxy":
+        raise UserError(
+            "Serve's HAProxy speaks plain HTTP only",
+            "Leave --high-throughput away, or end TLS in a balancer of your own before it.",
+        )
+    try:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(endpoint.tls_certificate, endpoint.tls_key, password=_no_password)
+    except (OSError, ssl.SSLError, ValueError) as error:
+        raise UserError(f"the TLS certificate or key cannot be used: {error}") from error
+
+
+def _no_password() -> str:
+    """Asked for by OpenSSL when the key is encrypted; a server has nobody to type it."""
+    raise ValueError("the key is encrypted; only a key without a password can be used")
 
 
 def free_port(host: str) -> int:

@@ -16,17 +16,23 @@ class Limits:
     Attributes:
         body_bytes: of one request, counted while it streams in.
         body_s: seconds in which a body must have arrived.
+        image_pixels: of one image; more are refused before any is decoded.
         batch_images: of one batch request.
+        answer_s: seconds from the whole body to its answer.
         requests: taken at once; more are answered 503. Lies below Serve's own limit, whose
             answer is plain text without `Retry-After`.
+        key_requests: of them that one API key may have; more are answered 429.
         held_bytes: of all bodies taken at once.
         retry_after_s: what a 503 tells the client.
     """
 
     body_bytes: int = 10_000_000
     body_s: float = 30.0
+    image_pixels: int = 25_000_000
     batch_images: int = 128
+    answer_s: float = 30.0
     requests: int = 256
+    key_requests: int = 192
     held_bytes: int = 256_000_000
     retry_after_s: int = 1
 
@@ -38,23 +44,39 @@ class Admission:
         self.limits = limits
         self.requests = 0
         self.held_bytes = 0
+        self._of_key: dict[str, int] = {}
 
     @contextmanager
-    def request(self) -> Iterator[Ticket]:
+    def request(self, key_name: str = "") -> Iterator[Ticket]:
         """Take a request in, and let go of it and its bytes at the end.
 
+        Args:
+            key_name: of the API key it came with; empty without one.
+
         Raises:
-            RefusedError: `overloaded`.
+            RefusedError: `overloaded`, or `too-many-requests` of this key.
         """
         if self.requests >= self.limits.requests:
             raise self.overloaded(f"{self.requests} requests are in work")
+        of_key = self._of_key.get(key_name, 0)
+        if key_name and of_key >= self.limits.key_requests:
+            seconds = str(self.limits.retry_after_s)
+            raise RefusedError(
+                "too-many-requests",
+                f"{of_key} requests of key {key_name!r} are in work; try again in {seconds} s",
+                {"Retry-After": seconds},
+            )
         self.requests += 1
+        self._of_key[key_name] = of_key + 1
         ticket = Ticket(self)
         try:
             yield ticket
         finally:
             self.requests -= 1
             self.held_bytes -= ticket.held_bytes
+            self._of_key[key_name] -= 1
+            if not self._of_key[key_name]:
+                del self._of_key[key_name]
 
     def overloaded(self, reason: str) -> RefusedError:
         seconds = str(self.limits.retry_after_s)

@@ -1,7 +1,7 @@
-"""RefusedErrors of the HTTP API: RFC 9457 problems with stable types, never a traceback.
+"""Refusals of the HTTP API: RFC 9457 problems with stable types, never a traceback.
 
-RefusedError                the exception: which problem, what about this request, extra headers
-PROBLEMS               every type there is, with its status and title
+RefusedError    the exception: which problem, what about this request, extra headers
+PROBLEMS        every type there is, with its status and title
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ class Kind:
 PROBLEMS = {
     "invalid-json": Kind(400, "The body is not the JSON that this route takes"),
     "invalid-multipart": Kind(400, "The body is not the form that this route takes"),
+    "unauthorized": Kind(401, "An API key is wanted"),
     "not-found": Kind(404, "There is no such route"),
+    "unknown-model": Kind(404, "There is no such model"),
     "method-not-allowed": Kind(405, "The route does not take this method"),
     "body-too-slow": Kind(408, "The body did not arrive in time"),
     "body-too-large": Kind(413, "The body has too many bytes"),
@@ -39,9 +41,11 @@ PROBLEMS = {
     "undecodable-image": Kind(422, "The image cannot be decoded"),
     "invalid-base64": Kind(422, "The input is not base64"),
     "invalid-parameter": Kind(422, "A parameter is wrong"),
+    "too-many-requests": Kind(429, "This key has as many requests in work as one may have"),
     "internal": Kind(500, "The server failed"),
     "not-ready": Kind(503, "The model is not loaded"),
     "overloaded": Kind(503, "The server has as much work as it takes"),
+    "timed-out": Kind(503, "The answer took too long"),
 }
 
 
@@ -79,9 +83,16 @@ class RefusedError(Exception):
             "detail": str(self.args[1]),
         }
 
-    def response(self, request_id: str) -> Response:
-        """The problem as an HTTP answer."""
+    def response(self, request_id: str, *, for_v2: bool = False) -> Response:
+        """The problem as an HTTP answer.
+
+        Args:
+            request_id: of the request.
+            for_v2: add the `error` that clients of the Open Inference Protocol read.
+        """
         document = {**self.document(), "request_id": request_id}
+        if for_v2:
+            document["error"] = document["detail"]
         return Response(
             json.dumps(document, ensure_ascii=False),
             status_code=self.status,

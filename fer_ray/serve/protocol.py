@@ -6,7 +6,7 @@ described by these models in OpenAPI; a test holds the two together.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
@@ -63,6 +63,25 @@ class BatchRequest(_Document):
 
     inputs: list[str] = Field(min_length=1, description="Image files in base64.")
     parameters: Parameters | None = None
+
+
+class HubParameters(Parameters):
+    """Options that Hugging Face's client knows."""
+
+    function_to_apply: Literal["softmax"] | None = Field(
+        default=None, description="Scores are always calibrated probabilities."
+    )
+
+
+class HubRequest(_Document):
+    """One image as Hugging Face's client sends it with options."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"example": {"inputs": "/9j/4AAQSkZJRg==", "parameters": {"top_k": 2}}}
+    )
+
+    inputs: str = Field(description="The image file in base64.")
+    parameters: HubParameters | None = None
 
 
 class Prediction(_Document):
@@ -151,6 +170,7 @@ class ModelCard(_Document):
     id: str
     labels: list[str]
     metrics: dict[str, Any] = Field(description="Of the bundle: figures on its validation split.")
+    threshold: float = Field(description="Answers with a lower score are uncertain.")
     runtime: str
     precision: str
     device: str
@@ -165,3 +185,94 @@ class Models(_Document):
 
 class Health(_Document):
     status: str
+
+
+# --- Open Inference Protocol V2 -------------------------------------------------------------------
+
+
+class InferInput(BaseModel):
+    """A tensor of images: one base64 text each, in a shape that multiplies to their number."""
+
+    name: Literal["image"]
+    shape: list[int] = Field(min_length=1, max_length=2)
+    datatype: Literal["BYTES"]
+    data: list[Any] = Field(min_length=1, description="Base64 texts, nested as the shape says.")
+    parameters: dict[str, Any] | None = None
+
+
+class InferOutput(BaseModel):
+    name: Literal["probabilities", "label", "uncertain"]
+    parameters: dict[str, Any] | None = None
+
+
+class InferRequest(BaseModel):
+    """Unknown members are ignored, as the protocol has it."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {
+                "id": "42",
+                "inputs": [
+                    {
+                        "name": "image",
+                        "shape": [1],
+                        "datatype": "BYTES",
+                        "data": ["/9j/4AAQSkZJRg=="],
+                    }
+                ],
+            }
+        }
+    )
+
+    id: str | None = None
+    inputs: list[InferInput] = Field(min_length=1, max_length=1)
+    outputs: list[InferOutput] | None = None
+    parameters: dict[str, Any] | None = None
+
+
+class Tensor(_Document):
+    name: str
+    shape: list[int]
+    datatype: str
+    data: list[Any]
+
+
+class InferAnswer(_Document):
+    model_name: str
+    model_version: str
+    id: str | None = None
+    outputs: list[Tensor]
+
+
+class TensorMetadata(_Document):
+    name: str
+    shape: list[int] = Field(description="-1 is any number of images.")
+    datatype: str
+
+
+class ModelMetadata(_Document):
+    name: str
+    versions: list[str]
+    platform: str
+    inputs: list[TensorMetadata]
+    outputs: list[TensorMetadata]
+
+
+class ServerMetadata(_Document):
+    name: str
+    version: str
+    extensions: list[str]
+
+
+class Live(_Document):
+    live: bool
+
+
+class Ready(_Document):
+    ready: bool
+
+
+class V2Problem(Problem):
+    """An RFC 9457 problem with the member that clients of this protocol read."""
+
+    error: str

@@ -33,13 +33,16 @@ def predictor(tmp_path_factory: pytest.TempPathFactory) -> Predictor:
 def client(ray_session: None, predictor: Predictor) -> Iterator[httpx.Client]:
     from ray import serve
 
-    from fer_ray.serve.deployment import ReplicaOptions
-    from fer_ray.serve.endpoint import free_port
-    from fer_ray.serve.start import deploy, wait_until_ready
+    from fer_ray.serve.endpoint import Endpoint, free_port
+    from fer_ray.serve.settings import Settings
+    from fer_ray.serve.start import deploy, start_serve, wait_until_ready
 
-    options = ReplicaOptions(predictor.bundle.path, "fp32", num_threads=1, shares_port=False)
     port = free_port("127.0.0.1")
-    deploy(options, host="127.0.0.1", proxy_port=port, num_replicas=1)
+    settings = Settings(precision="fp32", num_threads=1)
+    # Two replicas at most: without direct ingress, which wants variables set before Ray starts.
+    endpoint = Endpoint("127.0.0.1", port, 1, 2, False, None, None, settings)
+    start_serve(endpoint, port)
+    deploy(endpoint, predictor.bundle)
     url = f"http://127.0.0.1:{port}"
     wait_until_ready(url)
     with httpx.Client(base_url=url, timeout=30) as opened:

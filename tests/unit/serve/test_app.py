@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 import httpx
 import numpy as np
 import pytest
 from fastapi import FastAPI
 
-from fer_ray.bundle.load import load_bundle
 from fer_ray.bundle.predictor import Predictions, Predictor
 from fer_ray.serve import protocol
-from fer_ray.serve.app import build_app
+from fer_ray.serve.app import Surroundings, build_app
 from fer_ray.serve.classifier import Classifier, Slot
 from fer_ray.serve.limits import Limits
-from tests.bundles import tiny_bundle
 from tests.serving import (
     assert_envelope,
     assert_problem,
@@ -28,29 +26,6 @@ from tests.serving import (
 )
 
 PNG = {"content-type": "image/png"}
-
-
-@pytest.fixture(scope="module")
-def predictor(tmp_path_factory: pytest.TempPathFactory) -> Predictor:
-    directory = tmp_path_factory.mktemp("serve") / "tiny"
-    return Predictor(load_bundle(tiny_bundle(directory)), "fp32")
-
-
-@pytest.fixture(scope="module")
-def slot(predictor: Predictor) -> Iterator[Slot]:
-    classifier = Classifier(predictor, num_threads=1)
-    yield Slot(classifier)
-    classifier.close()
-
-
-@pytest.fixture(scope="module")
-def app(slot: Slot) -> FastAPI:
-    return build_app(slot)
-
-
-@pytest.fixture(scope="module")
-def face() -> bytes:
-    return faces(1)[0]
 
 
 def base64_of(data: bytes) -> str:
@@ -256,7 +231,7 @@ async def _chunks(chunk: bytes, count: int) -> AsyncIterator[bytes]:
 
 
 def test_body_is_counted_while_it_streams(slot: Slot) -> None:
-    app = build_app(slot, Limits(body_bytes=1000))
+    app = build_app(slot, Surroundings(limits=Limits(body_bytes=1000)))
     declared = call(app, "POST", "/v1/predict", content=b"x" * 1001, headers=PNG)
     assert_problem(declared, "body-too-large")
     streamed = call(app, "POST", "/v1/predict", content=_chunks(b"x" * 100, 11), headers=PNG)
@@ -271,13 +246,13 @@ def test_slow_bodies(slot: Slot) -> None:
         await asyncio.sleep(10)
         yield b"x"
 
-    app = build_app(slot, Limits(body_s=0.05))
+    app = build_app(slot, Surroundings(limits=Limits(body_s=0.05)))
     response = call(app, "POST", "/v1/predict", content=slow(), headers=PNG)
     assert_problem(response, "body-too-slow")
 
 
 def test_too_many_images(slot: Slot) -> None:
-    app = build_app(slot, Limits(batch_images=2))
+    app = build_app(slot, Surroundings(limits=Limits(batch_images=2)))
     response = call(app, "POST", "/v1/predict/batch", json={"inputs": ["aGk="] * 3})
     assert_problem(response, "too-many-images")
     files = [("files", ("a", b"x"))] * 3
@@ -287,7 +262,7 @@ def test_too_many_images(slot: Slot) -> None:
 
 @pytest.mark.parametrize("limits", [Limits(requests=2), Limits(held_bytes=2500)])
 def test_overload_is_503_with_retry_after_and_passes(slot: Slot, limits: Limits) -> None:
-    app = build_app(slot, limits)
+    app = build_app(slot, Surroundings(limits=limits))
     file = faces(1)[0]
     assert 1250 < len(file) < 2500  # the second of them is one too many
 
@@ -353,15 +328,27 @@ def test_a_failure_of_ours_is_a_problem_for_its_own_request(predictor: Predictor
 def test_openapi_names_every_status_and_resolves(app: FastAPI) -> None:
     document = call(app, "GET", "/openapi.json").json()
     assert set(document["paths"]) == {
+        "/",
         "/v1/predict",
         "/v1/predict/batch",
         "/v1/models",
+        "/v2",
+        "/v2/health/live",
+        "/v2/health/ready",
+        "/v2/models/{name}",
+        "/v2/models/{name}/ready",
+        "/v2/models/{name}/infer",
         "/healthz",
         "/readyz",
+        "/metrics",
     }
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            assert "default" not in operation["responses"], (method, path)
+            assert "500" in operation["responses"], (method, path)
     predict = document["paths"]["/v1/predict"]["post"]
     assert set(predict["responses"]) == {
-        "200", "400", "408", "413", "415", "422", "500", "503",
+        "200", "400", "401", "408", "413", "415", "422", "429", "500", "503",
     }  # fmt: skip
     assert set(predict["requestBody"]["content"]) == {
         "image/*",

@@ -1,0 +1,184 @@
+"""Hostile bodies and connections against the application on a real socket."""
+
+from __future__ import annotations
+
+import gc
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import pytest
+
+from fer_ray.serve import protocol
+from fer_ray.serve.app import Surroundings, build_app
+from fer_ray.serve.classifier import Slot
+from fer_ray.serve.limits import Limits
+from tests.hostile import Hostile, hostile_requests
+from tests.serving import assert_problem, faces, listening
+
+BODY_S = 0.6
+ANSWER_S = 10.0
+LIMIT_S = BODY_S + ANSWER_S
+DOCUMENTED = {200, 400, 404, 408, 413, 415, 422, 503}
+
+
+@pytest.fixture(scope="module")
+def url(slot: Slot) -> Iterator[str]:
+    limits = Limits(body_s=BODY_S, answer_s=ANSWER_S)
+    with listening(build_app(slot, Surroundings(limits))) as address:
+        yield address
+
+
+def resident_bytes() -> int:
+    """Of this process, in which the server runs too."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+
+def test_each_gets_its_problem_and_nobody_else_notices(url: str) -> None:
+    requests = hostile_requests()
+    assert len(requests) >= 200
+    good = faces(1, "JPEG")[0]
+    stop = threading.Event()
+    latencies: list[float] = []
+
+    def ask_beside() -> None:
+        with httpx.Client(base_url=url, timeout=30) as client:
+            while not stop.is_set():
+                began = time.monotonic()
+                response = client.post("/v1/predict", content=good)
+                assert response.status_code == 200
+                latencies.append(time.monotonic() - began)
+                time.sleep(0.01)
+
+    def send(client: httpx.Client, hostile: Hostile) -> str:
+        began = time.monotonic()
+        headers = {"content-type": hostile.media_type}
+        response = client.post(hostile.path, content=hostile.body, headers=headers)
+        seconds = time.monotonic() - began
+        if response.status_code not in hostile.statuses:
+            return f"{hostile.name}: {response.status_code} {response.text[:200]}"
+        if response.status_code != 200:
+            document = response.json()
+            document.pop("error", None)
+            protocol.Problem.model_validate(document)
+            assert "Traceback" not in response.text
+        return f"{hostile.name}: {seconds:.1f} s" if seconds > LIMIT_S else ""
+
+    with ThreadPoolExecutor(5) as pool, httpx.Client(base_url=url, timeout=60) as client:
+        send(client, requests[0])
+        before = resident_bytes()
+        beside = pool.submit(ask_beside)
+        faults = list(pool.map(lambda hostile: send(client, hostile), requests))
+        stop.set()
+        beside.result()
+    assert [fault for fault in faults if fault] == []
+    assert len(latencies) >= 10
+    assert sorted(latencies)[len(latencies) // 2] < 1.0
+    assert max(latencies) < 5.0  # a forward pass of others at most, even on a busy machine
+    del requests, faults
+    gc.collect()
+    assert resident_bytes() - before < 300e6
+
+
+# --- connections ----------------------------------------------------------------------------------
+
+
+def raw(url: str, *pieces: bytes, pause_s: float = 0.0) -> bytes:
+    """Send bytes as they are; what comes back until the server hangs up or is silent for long."""
+    host, port = url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=LIMIT_S) as connection:
+        for piece in pieces:
+            try:
+                connection.sendall(piece)
+            except OSError:
+                break
+            time.sleep(pause_s)
+        answer = b""
+        try:
+            while chunk := connection.recv(65536):
+                answer += chunk
+                if b"}" in answer:
+                    break
+        except OSError:
+            pass
+    return answer
+
+
+HEAD = b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\n"
+
+
+def status_of(answer: bytes) -> int:
+    return int(answer.split(b" ", 2)[1]) if answer else 0
+
+
+def test_a_body_shorter_than_it_said_is_waited_for_only_so_long(url: str) -> None:
+    began = time.monotonic()
+    answer = raw(url, HEAD + b"Content-Length: 1000\r\n\r\nabc")
+    assert status_of(answer) == 408
+    assert b"/problems/body-too-slow" in answer
+    assert time.monotonic() - began < BODY_S + 5
+
+
+def test_a_body_that_trickles_is_cut_off(url: str) -> None:
+    pieces = [HEAD + b"Content-Length: 1000\r\n\r\n", *[b"x"] * 12]
+    assert status_of(raw(url, *pieces, pause_s=0.1)) == 408
+
+
+def test_chunks_without_end(url: str) -> None:
+    chunk = b"10000\r\n" + bytes(0x10000) + b"\r\n"
+    answer = raw(url, HEAD + b"Transfer-Encoding: chunked\r\n\r\n", *[chunk] * 400)
+    assert status_of(answer) in (413, 0)  # 0: it hung up while we still sent
+    silent = raw(url, HEAD + b"Transfer-Encoding: chunked\r\n\r\n5\r\nabcde\r\n")
+    assert status_of(silent) == 408
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"Content-Length: -1\r\n",
+        b"Content-Length: 1e3\r\n",
+        b"Content-Length: 99999999999999999999999999\r\n",
+        b"Content-Length: 5\r\nContent-Length: 6\r\n",
+        b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n",
+        b"Transfer-Encoding: chunked, chunked\r\n",
+        b"X: " + b"y" * 200_000 + b"\r\n",
+        b"\x00\xff: y\r\n",
+    ],
+)
+def test_heads_that_make_no_sense(url: str, head: bytes) -> None:
+    answer = raw(url, HEAD + head + b"\r\n", b"hello")
+    assert status_of(answer) in (0, 400, 408, 413, 422, 431)
+    assert b"Traceback" not in answer
+    assert httpx.get(f"{url}/readyz").status_code == 200
+
+
+def test_a_client_that_leaves_holds_nothing(url: str) -> None:
+    host, port = url.removeprefix("http://").split(":")
+    for _ in range(50):
+        with socket.create_connection((host, int(port))) as connection:
+            connection.sendall(HEAD + b"Content-Length: 100000\r\n\r\n" + bytes(5000))
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        page = httpx.get(f"{url}/metrics").text
+        if 'fer_ray_requests_in_work{replica="0"} 0.0' in page:
+            break
+        time.sleep(0.05)
+    else:
+        pytest.fail("requests of clients that left are still in work")
+
+
+def test_a_declared_length_is_refused_before_it_is_sent(url: str) -> None:
+    answer = raw(url, HEAD + b"Content-Length: 10000001\r\n\r\n")
+    assert status_of(answer) == 413
+
+
+def test_an_answer_that_takes_too_long(slot: Slot) -> None:
+    app = build_app(slot, Surroundings(Limits(answer_s=0.0)))
+    with listening(app) as address:
+        response = httpx.post(f"{address}/v1/predict", content=faces(1)[0])
+        assert_problem(response, "timed-out")
+        assert response.headers["retry-after"] == "1"
