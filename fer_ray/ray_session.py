@@ -36,8 +36,9 @@ def ray_session(*, dashboard: bool = False, address: str | None = None) -> Itera
         logging.getLogger(name).setLevel(logging.ERROR)
     started_here = not ray.is_initialized()
     if started_here:
+        # Without an address Ray would join whatever cluster somebody left on this machine.
         ray.init(
-            address,
+            address or os.environ.get("RAY_ADDRESS") or "local",
             include_dashboard=dashboard,
             log_to_driver=False,
             logging_level=logging.ERROR,

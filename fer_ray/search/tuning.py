@@ -8,7 +8,7 @@ import datetime
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -104,7 +104,7 @@ def run_tuning(
             _say(options)(line)
     states = pretrained_states(space)
     fingerprint = prepared.fingerprint if prepared else "sample"
-    with _ray(space, options):
+    with _ray(space, options), _machine_faults(run):
         slots = plan_slots(space.base.resources, _say(options))
         check_shared(run.path)
         facts = {"overrides": list(overrides), "working_directory": str(Path.cwd())}
@@ -131,7 +131,7 @@ def resume_tuning(path: Path, overrides: tuple[str, ...], options: Options) -> R
         space, fingerprint = open_interrupted(run, overrides)
         check_request(space.base.resources)
         states = pretrained_states(space)
-        with _ray(space, options):
+        with _ray(space, options), _machine_faults(run):
             slots = plan_slots(space.base.resources, _say(options))
             check_shared(run.path)
             run.stop_file.unlink(missing_ok=True)
@@ -143,6 +143,21 @@ def resume_tuning(path: Path, overrides: tuple[str, ...], options: Options) -> R
 def _ray(space: SearchSpace, options: Options) -> contextlib.AbstractContextManager[None]:
     several = space.base.resources.per_trial.workers > 1
     return ray_session(dashboard=several, address=options.address)
+
+
+@contextlib.contextmanager
+def _machine_faults(run: RunDirectory) -> Iterator[None]:
+    """A full or broken disk is no traceback: what is written so far can be gone on with."""
+    from optuna.exceptions import StorageInternalError
+
+    try:
+        yield
+    except (OSError, StorageInternalError) as error:
+        cause = error.__cause__ or error
+        raise UnfinishedError(
+            f"ended by a fault of the machine: {cause}",
+            f"Make room, then: fer-ray resume {_shown(run.path)}",
+        ) from error
 
 
 def _say(options: Options) -> Callable[[str], None]:
