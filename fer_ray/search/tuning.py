@@ -46,8 +46,6 @@ from fer_ray.search.stopping import BY_COMMAND, StopWatch, signals_stop
 from fer_ray.search.study import Study, rejection
 from fer_ray.search.weights import pretrained_states
 
-_MAX_FAILURES = 2
-"""Times that a trial whose process died is started again, from its checkpoint."""
 _STATUS_EVERY_S = 1.0
 _TABLE_EVERY_S = 10.0
 _MAX_AHEAD = 16
@@ -224,6 +222,8 @@ def _outcome(study: Study, how: str, fatal: BaseException | str | None) -> RunSu
         raise InterruptedRunError(f"interrupted, {undone}", remedy)
     if how == "stopped":
         raise UnfinishedError(f"stopped as asked, {undone}", remedy)
+    if unfinished:
+        raise UnfinishedError(f"ended with {undone}", remedy)
     if summary is None:
         raise NothingSucceededError(
             f"none of {len(study.trials)} trials succeeded: "
@@ -302,6 +302,7 @@ def fit(
     from ray import tune
 
     from fer_ray.search.ray_adapters import (
+        MAX_FAILURES,
         StudyBridge,
         StudyCallback,
         StudyScheduler,
@@ -348,12 +349,16 @@ def fit(
             name=name,
             verbose=0,
             callbacks=[StudyCallback(bridge)],
-            failure_config=tune.FailureConfig(max_failures=_MAX_FAILURES),
+            failure_config=tune.FailureConfig(max_failures=MAX_FAILURES),
             checkpoint_config=tune.CheckpointConfig(num_to_keep=1),
         ),
     )
     tuner.fit()
     how = bridge.why_over or "finished"
+    if how in ("time budget", "target"):
+        # Left by an earlier session, and no slot was free for them before the end.
+        for live in study.unfinished:
+            study.finish(live.number, "target elsewhere" if how == "target" else how)
     if study.is_done() and bridge.fatal is None:
         how = "finished"
     return how, bridge.fatal
