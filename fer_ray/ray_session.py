@@ -14,6 +14,7 @@ ENVIRONMENT = {
     "RAY_DEDUP_LOGS": "0",
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
     "TUNE_GLOBAL_CHECKPOINT_S": "3600",
     "TUNE_RESULT_BUFFER_LENGTH": "1",
 }
@@ -36,8 +37,9 @@ def ray_session(*, dashboard: bool = False, address: str | None = None) -> Itera
         logging.getLogger(name).setLevel(logging.ERROR)
     started_here = not ray.is_initialized()
     if started_here:
+        # Without an address Ray would join whatever cluster somebody left on this machine.
         ray.init(
-            address,
+            address or os.environ.get("RAY_ADDRESS") or "local",
             include_dashboard=dashboard,
             log_to_driver=False,
             logging_level=logging.ERROR,

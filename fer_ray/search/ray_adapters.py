@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +15,9 @@ from ray.tune.search import Searcher
 from fer_ray.search.live import LiveTrial
 from fer_ray.search.stopping import StopWatch
 from fer_ray.search.study import Study
+
+MAX_FAILURES = 2
+"""Times that a trial whose process died is started again, from its checkpoint."""
 
 
 class StudyBridge:
@@ -47,6 +51,7 @@ class StudyBridge:
         self.stop = StopWatch(study.run)
         self.numbers: dict[str, int] = {}
         self.handed_out: set[int] = set()
+        self.errors: Counter[int] = Counter()
         self.target_reached = False
         self.fatal: BaseException | str | None = None
 
@@ -125,8 +130,11 @@ class StudySearcher(Searcher):
 
     def suggest(self, trial_id: str) -> Any:
         bridge = self.bridge
-        if bridge.why_over is not None or not bridge.study.wants_more:
+        if bridge.why_over is not None:
             return Searcher.FINISHED
+        if not bridge.study.wants_more:
+            # What is handed out may come back: a node can die under a process that is starting.
+            return None if bridge.handed_out else Searcher.FINISHED
         if bridge.max_concurrent is not None and len(bridge.handed_out) >= bridge.max_concurrent:
             return None
         asked = bridge.guarded(bridge.study.ask, None)
@@ -143,6 +151,11 @@ class StudySearcher(Searcher):
         number = bridge.numbers[trial_id]
         bridge.handed_out.discard(number)
         live = bridge.study.trials.get(number)
+        if error and (live is None or live.ended is None):
+            bridge.errors[number] += 1
+            if bridge.errors[number] <= MAX_FAILURES:
+                bridge.study.give_back(number)
+                return
         if live is None:
             return  # never begun: the search was over before a slot was free
         if error and live.ended is None:

@@ -290,6 +290,10 @@ class Study:
         live = self.trials.get(number) or self._waiting[number]
         return live.asked
 
+    def give_back(self, number: int) -> None:
+        """What was handed out and could not be worked on is handed out again, first of all."""
+        self._ahead.appendleft(number)
+
     def _sample(self) -> LiveTrial:
         """Sample a configuration that is neither forbidden nor above the limits."""
         for _ in range(_MAX_REJECTED):

@@ -8,7 +8,7 @@ import datetime
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,8 +46,6 @@ from fer_ray.search.stopping import BY_COMMAND, StopWatch, signals_stop
 from fer_ray.search.study import Study, rejection
 from fer_ray.search.weights import pretrained_states
 
-_MAX_FAILURES = 2
-"""Times that a trial whose process died is started again, from its checkpoint."""
 _STATUS_EVERY_S = 1.0
 _TABLE_EVERY_S = 10.0
 _MAX_AHEAD = 16
@@ -104,7 +102,7 @@ def run_tuning(
             _say(options)(line)
     states = pretrained_states(space)
     fingerprint = prepared.fingerprint if prepared else "sample"
-    with _ray(space, options):
+    with _ray(space, options), _machine_faults(run):
         slots = plan_slots(space.base.resources, _say(options))
         check_shared(run.path)
         facts = {"overrides": list(overrides), "working_directory": str(Path.cwd())}
@@ -131,7 +129,7 @@ def resume_tuning(path: Path, overrides: tuple[str, ...], options: Options) -> R
         space, fingerprint = open_interrupted(run, overrides)
         check_request(space.base.resources)
         states = pretrained_states(space)
-        with _ray(space, options):
+        with _ray(space, options), _machine_faults(run):
             slots = plan_slots(space.base.resources, _say(options))
             check_shared(run.path)
             run.stop_file.unlink(missing_ok=True)
@@ -143,6 +141,21 @@ def resume_tuning(path: Path, overrides: tuple[str, ...], options: Options) -> R
 def _ray(space: SearchSpace, options: Options) -> contextlib.AbstractContextManager[None]:
     several = space.base.resources.per_trial.workers > 1
     return ray_session(dashboard=several, address=options.address)
+
+
+@contextlib.contextmanager
+def _machine_faults(run: RunDirectory) -> Iterator[None]:
+    """A full or broken disk is no traceback: what is written so far can be gone on with."""
+    from optuna.exceptions import StorageInternalError
+
+    try:
+        yield
+    except (OSError, StorageInternalError) as error:
+        cause = error.__cause__ or error
+        raise UnfinishedError(
+            f"ended by a fault of the machine: {cause}",
+            f"Make room, then: fer-ray resume {_shown(run.path)}",
+        ) from error
 
 
 def _say(options: Options) -> Callable[[str], None]:
@@ -209,6 +222,8 @@ def _outcome(study: Study, how: str, fatal: BaseException | str | None) -> RunSu
         raise InterruptedRunError(f"interrupted, {undone}", remedy)
     if how == "stopped":
         raise UnfinishedError(f"stopped as asked, {undone}", remedy)
+    if unfinished:
+        raise UnfinishedError(f"ended with {undone}", remedy)
     if summary is None:
         raise NothingSucceededError(
             f"none of {len(study.trials)} trials succeeded: "
@@ -287,6 +302,7 @@ def fit(
     from ray import tune
 
     from fer_ray.search.ray_adapters import (
+        MAX_FAILURES,
         StudyBridge,
         StudyCallback,
         StudyScheduler,
@@ -333,12 +349,16 @@ def fit(
             name=name,
             verbose=0,
             callbacks=[StudyCallback(bridge)],
-            failure_config=tune.FailureConfig(max_failures=_MAX_FAILURES),
+            failure_config=tune.FailureConfig(max_failures=MAX_FAILURES),
             checkpoint_config=tune.CheckpointConfig(num_to_keep=1),
         ),
     )
     tuner.fit()
     how = bridge.why_over or "finished"
+    if how in ("time budget", "target"):
+        # Left by an earlier session, and no slot was free for them before the end.
+        for live in study.unfinished:
+            study.finish(live.number, "target elsewhere" if how == "target" else how)
     if study.is_done() and bridge.fatal is None:
         how = "finished"
     return how, bridge.fatal

@@ -94,6 +94,12 @@ def epochs_trained(log: Path) -> Counter[tuple[int, int]]:
     return Counter((int(line.split()[0]), int(line.split()[1])) for line in lines)
 
 
+def processes_training(log: Path) -> int:
+    """How many processes have trained an epoch."""
+    lines = log.read_text().splitlines() if log.is_file() else []
+    return len({line.split()[2] for line in lines})
+
+
 def check_best(path: Path) -> None:
     """`best` is absent, or a bundle that loads and gives its golden answers."""
     if (path / "best").is_symlink():

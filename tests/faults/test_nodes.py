@@ -40,8 +40,8 @@ def test_a_worker_node_killed_in_mid_search(cluster: Any, tmp_path: Path) -> Non
     env = runs.environment(log, RAY_ADDRESS=cluster.address)
     process = runs.start("rename", 0, "tune", space, "--out", out, env=env)
     deadline = time.monotonic() + 180
-    while time.monotonic() < deadline and len(runs.epochs_trained(log)) < 4:
-        time.sleep(0.1)
+    while time.monotonic() < deadline and runs.processes_training(log) < 2:
+        time.sleep(0.05)
     cluster.remove_node(node, allow_graceful=False)
     text, _ = process.communicate(timeout=300)
     assert process.returncode == 0, text
