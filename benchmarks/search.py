@@ -179,6 +179,11 @@ def run_ray(arguments: argparse.Namespace, folder: Path) -> None:
 
 
 def run_optuna(arguments: argparse.Namespace, folder: Path) -> None:
+    import optuna
+
+    # Made once, before two processes would make it at the same time.
+    storage = f"sqlite:///{folder / 'optuna.db'}"
+    optuna.create_study(study_name="benchmark", storage=storage, direction="maximize")
     command = [sys.executable, __file__, *sys.argv[1:], "--worker", str(folder)]
     workers = [subprocess.Popen(command) for _ in range(arguments.slots)]
     if any(worker.wait() for worker in workers):
@@ -192,11 +197,9 @@ def optuna_worker(arguments: argparse.Namespace, folder: Path) -> None:
 
     space = space_of(arguments)
     asha = space.base.scheduler.asha
-    study = optuna.create_study(
+    study = optuna.load_study(
         study_name="benchmark",
         storage=f"sqlite:///{folder / 'optuna.db'}",
-        direction="maximize",
-        load_if_exists=True,
         sampler=optuna.samplers.TPESampler(
             multivariate=True, group=True, constant_liar=True, seed=7 + os.getpid() % 2
         ),

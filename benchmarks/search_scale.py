@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
 import statistics
 import sys
@@ -111,6 +112,7 @@ def main() -> None:
         os.environ.setdefault(name, value)
     import ray
 
+    logging.getLogger("ray.tune").setLevel(logging.ERROR)
     ray.init(
         num_cpus=arguments.slots,
         include_dashboard=False,

@@ -76,7 +76,7 @@ class Surrogate:
         self.noise = noise
         self.features = np.array([self._features(point) for point in points])
         self.curves = curves
-        self.forest = ExtraTreesRegressor(300, min_samples_leaf=2, random_state=0, n_jobs=1)
+        self.forest = ExtraTreesRegressor(100, min_samples_leaf=2, random_state=0, n_jobs=1)
         self.forest.fit(self.features, curves)
         self._known: dict[str, Floats] = {}
 

@@ -23,13 +23,17 @@ class Tick:
 
 @dataclass(frozen=True)
 class Axis:
-    """A range of numbers, or names in order, along a line from `start` to `end` (SVG units)."""
+    """A range of numbers, or names in order, along a line from `start` to `end` (SVG units).
+
+    Of a range with `is_whole`, only whole numbers are marked.
+    """
 
     start: float
     end: float
     low: float = 0.0
     high: float = 1.0
     is_log: bool = False
+    is_whole: bool = False
     names: tuple[str, ...] = ()
 
     def at(self, value: Any) -> float:
@@ -49,6 +53,8 @@ class Axis:
         marks = (
             log_marks(self.low, self.high) if self.is_log else marks_of(self.low, self.high, count)
         )
+        if self.is_whole:
+            marks = [mark for mark in marks if mark == int(mark)]
         return [Tick(self.at(mark), number_text(mark)) for mark in marks]
 
 

@@ -89,13 +89,20 @@ def curves_of(history: RunHistory) -> Curves | None:
 
 
 def choose_trials(history: RunHistory, most: int) -> list[TrialHistory]:
-    """Trials with a value: all, or the best half of `most` and as many of the others, evenly."""
+    """Trials with a value: all, or the best half of `most` and of the others as many, evenly.
+
+    Trial 0 is always among them.
+    """
     ranking = list(history.ranking)
     if len(ranking) <= most:
         return ranking
     best, others = ranking[: most // 2], ranking[most // 2 :]
     step = len(others) / (most - len(best))
-    return best + [others[int(index * step)] for index in range(most - len(best))]
+    chosen = [others[int(index * step)] for index in range(most - len(best))]
+    first = [trial for trial in others if trial.number == 0]
+    if first and first[0] not in chosen:
+        chosen = sorted([*first, *chosen[:-1]], key=others.index)
+    return best + chosen
 
 
 def _points(trial: TrialHistory) -> list[tuple[int, float]]:

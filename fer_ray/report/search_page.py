@@ -206,7 +206,12 @@ def _against_first(
         f"Gain in accuracy: {100 * gap.gain:+.1f} points (95 %: {100 * gap.low:+.1f} to "
         f"{100 * gap.high:+.1f}{p}). {gap.method}."
     )
-    if gap.is_real:
+    if gap.is_real and gap.gain < 0:
+        said = (
+            "On these images the winner's bundle is worse than trial 0's: another metric, or "
+            "another precision, than the search went by"
+        )
+    elif gap.is_real:
         said = "On these images the gap is more than chance"
     else:
         said = (

@@ -116,7 +116,8 @@ def axis_of(
         return Axis(start, end, names=tuple(dict.fromkeys(show(value) for value in taken)))
     if hole is None:
         return Axis(start, end, float(min(taken)), float(max(taken)))
-    return Axis(start, end, float(hole.low), float(hole.high), is_log=hole.kind == "log")
+    is_log, is_whole = hole.kind == "log", hole.kind == "int"
+    return Axis(start, end, float(hole.low), float(hole.high), is_log, is_whole)
 
 
 def _ordered(choices: tuple[Any, ...]) -> tuple[Any, ...]:

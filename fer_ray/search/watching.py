@@ -324,6 +324,8 @@ def show(value: Any) -> str:
     """A parameter as a person reads it."""
     if value is None:
         return "-"
+    if isinstance(value, bool):
+        return str(value).lower()
     if isinstance(value, tuple):
         return str(list(value))
     return f"{value:.4g}" if isinstance(value, float) else str(value)

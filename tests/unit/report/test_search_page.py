@@ -302,6 +302,7 @@ def test_few_lines_of_many_keep_the_best(run: RunDirectory) -> None:
     chosen = choose_trials(history, 10)
     assert len({trial.number for trial in chosen}) == 10
     assert chosen[:5] == list(history.ranking[:5])
+    assert all(0 in {t.number for t in choose_trials(history, most)} for most in range(2, 12))
 
 
 def test_ticks_are_round_and_inside() -> None:
@@ -317,6 +318,8 @@ def test_ticks_are_round_and_inside() -> None:
         "128",
         "3e7",
     ]
+    whole = Axis(0, 100, 2, 4, is_whole=True)
+    assert [tick.text for tick in whole.ticks(4)] == ["2", "3", "4"]
     assert Axis(0, 100, 1e-4, 1, is_log=True).at(1e-2) == 50
     assert Axis(100, 0, names=("a", "b")).at("b") == 25
 
