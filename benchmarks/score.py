@@ -68,8 +68,9 @@ def compare(source: Path, folder: Path, count: int, arguments: argparse.Namespac
             out = folder / "out"
             shutil.rmtree(out, ignore_errors=True)
             command = [sys.executable, __file__, "--run", way, "--source", source, "--out", out]
-            done = subprocess.run(command, check=True, capture_output=True, text=True)
+            done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
             runs[way].append(json.loads(done.stdout.splitlines()[-1]))
+            print(f"{count:>7} {way:<7}", done.stdout.splitlines()[-1], flush=True)
     table = {}
     for way, found in runs.items():
         seconds = [run["seconds"] for run in found]

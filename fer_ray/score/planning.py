@@ -23,7 +23,7 @@ from fer_ray.store import read_json, write_json
 
 FIRST_ROWS = 2_000
 SHARDS_A_SIZE = 8
-"""After so many shards their size doubles: 1 million images are 58 shards, 100 million 164."""
+"""After so many shards their size doubles: 1 million images are 48 shards, 100 million 160."""
 PART_BYTES = 128 * 1024 * 1024
 ROW_BYTES = 128
 """Of a row on the disk without an embedding, measured on long paths."""
