@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -95,9 +96,9 @@ def epochs_trained(log: Path) -> Counter[tuple[int, int]]:
 
 
 def processes_training(log: Path) -> int:
-    """How many processes have trained an epoch."""
-    lines = log.read_text().splitlines() if log.is_file() else []
-    return len({line.split()[2] for line in lines})
+    """How many processes have trained an epoch within the last seconds."""
+    lines = [line.split() for line in log.read_text().splitlines()] if log.is_file() else []
+    return len({line[2] for line in lines if time.time() - float(line[3]) < 3.0})
 
 
 def check_best(path: Path) -> None:

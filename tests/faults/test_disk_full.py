@@ -28,7 +28,7 @@ def test_a_full_disk_ends_the_search_in_order(tmp_path: Path) -> None:
     space.write_text(runs.SPACE)
     driver = shlex.join([sys.executable, str(runs.HERE / "driver.py"), "rename", "0"])
     script = f"""
-mount -t tmpfs -o size=600k none {disk}
+mount -t tmpfs -o size=260k none {disk}
 {driver} tune {space} --out {disk}/run
 echo "code $?"
 mount -o remount,size=64m {disk}

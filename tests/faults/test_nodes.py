@@ -22,7 +22,7 @@ def cluster(tmp_path: Path) -> Iterator[Any]:
     from ray.cluster_utils import Cluster
 
     before = dict(os.environ)
-    os.environ.update(runs.environment(tmp_path / "epochs.log", FAULT_EPOCH_PAUSE_S="0.5"))
+    os.environ.update(runs.environment(tmp_path / "epochs.log", FAULT_EPOCH_PAUSE_S="1.5"))
     cluster = Cluster(
         initialize_head=True,
         head_node_args={"num_cpus": 1, "num_gpus": 0, "include_dashboard": False},
