@@ -151,7 +151,7 @@ def run_ray(arguments: argparse.Namespace, folder: Path) -> None:
     from ray.tune.search.optuna import OptunaSearch
 
     space = space_of(arguments).base
-    ray.init(num_cpus=arguments.slots, include_dashboard=False, log_to_driver=False)
+    ray.init("local", num_cpus=arguments.slots, include_dashboard=False, log_to_driver=False)
     sampler = TPESampler(multivariate=True, group=True, constant_liar=True, seed=7)
     searcher = OptunaSearch(
         Space(overrides_of(arguments)), metric="best", mode="max", sampler=sampler
