@@ -70,9 +70,8 @@ def overrides_of(arguments: argparse.Namespace) -> list[str]:
     ]
 
 
-@functools.cache
 def faces() -> Any:
-    """The built-in faces, drawn once a process."""
+    """The built-in faces, drawn once a process: the engine keeps them."""
     from fer_ray.config.schema import DataConfig
     from fer_ray.data.loading import load_training_data
 
