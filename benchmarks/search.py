@@ -70,9 +70,8 @@ def overrides_of(arguments: argparse.Namespace) -> list[str]:
     ]
 
 
-@functools.cache
 def faces() -> Any:
-    """The built-in faces, drawn once a process."""
+    """The built-in faces, drawn once a process: the engine keeps them."""
     from fer_ray.config.schema import DataConfig
     from fer_ray.data.loading import load_training_data
 
@@ -151,7 +150,7 @@ def run_ray(arguments: argparse.Namespace, folder: Path) -> None:
     from ray.tune.search.optuna import OptunaSearch
 
     space = space_of(arguments).base
-    ray.init(num_cpus=arguments.slots, include_dashboard=False, log_to_driver=False)
+    ray.init("local", num_cpus=arguments.slots, include_dashboard=False, log_to_driver=False)
     sampler = TPESampler(multivariate=True, group=True, constant_liar=True, seed=7)
     searcher = OptunaSearch(
         Space(overrides_of(arguments)), metric="best", mode="max", sampler=sampler

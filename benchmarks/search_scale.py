@@ -114,6 +114,7 @@ def main() -> None:
 
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
     ray.init(
+        "local",
         num_cpus=arguments.slots,
         include_dashboard=False,
         log_to_driver=False,
