@@ -145,7 +145,11 @@ def served(mode: str, precision: str, threads: int) -> Iterator[tuple[int, dict[
     began = time.perf_counter()
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
     process = subprocess.Popen(
-        words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment
+        words,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        env=environment,
+        start_new_session=True,
     )
     path = "/health" if mode == "litserve" else "/readyz"
     facts: dict[str, Any] = {}
@@ -166,11 +170,13 @@ def served(mode: str, precision: str, threads: int) -> Iterator[tuple[int, dict[
         yield port, facts
     finally:
         began = time.perf_counter()
-        process.send_signal(signal.SIGINT if mode == "litserve" else signal.SIGTERM)
+        process.terminate()
         try:
             process.wait(30)
         except subprocess.TimeoutExpired:
             process.kill()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # LitServe leaves its workers behind
         facts["stop_s"] = round(time.perf_counter() - began, 1)
 
 

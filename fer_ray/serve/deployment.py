@@ -176,8 +176,17 @@ def replica_numbers(num_replicas: int, max_replicas: int) -> dict[str, Any]:
     }
 
 
-def build(settings: Settings) -> serve.Application:
-    """Application builder for Serve's YAML (`import_path: fer_ray.serve.deployment:build`)."""
+def build(args: dict[str, Any]) -> serve.Application:
+    """Application builder for Serve's YAML (`import_path: fer_ray.serve.deployment:build`).
+
+    Args:
+        args: `Settings` as plain data. Serve would validate them by the annotation, but reads it
+            unresolved: under `from __future__ import annotations` it is a mere string.
+
+    Raises:
+        pydantic.ValidationError: an unknown or wrong setting.
+    """
+    settings = Settings.model_validate(args)
     bound: serve.Application = _deployment(settings).bind(settings)
     return bound
 
