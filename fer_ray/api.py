@@ -5,7 +5,6 @@ Heavy libraries are imported inside the verbs, so that importing this module is 
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fer_ray.config.space import SearchSpace, load_config, load_space
-from fer_ray.errors import InterruptedRunError, UnfinishedError, UserError
+from fer_ray.errors import UserError
 
 if TYPE_CHECKING:
     from fer_ray.bundle.export import Exported
@@ -298,6 +297,7 @@ def tune(
         InterruptedRunError: by Ctrl-C; what has ended is kept.
         UnfinishedError: stopped, or ended by a fault of the machine; `resume` goes on.
     """
+    from fer_ray.report.search_page import with_search_page
     from fer_ray.search.tuning import Options, parse_until, run_tuning
 
     if "://" in str(out):
@@ -308,19 +308,7 @@ def tune(
     checked = check(space, overrides, data)
     options = Options(live, parse_until(by) if by is not None else None, address)
     given = tuple(_with_data(overrides, data))
-    return _reported(out, lambda: run_tuning(checked, Path(out), given, options))
-
-
-def _reported(run: str | Path, work: Callable[[], RunSummary]) -> RunSummary:
-    """Search, and leave the page of what there is, however the search ended."""
-    try:
-        summary = work()
-    except (InterruptedRunError, UnfinishedError):
-        with contextlib.suppress(UserError):  # the reason it ended may also hinder the page
-            report(run)
-        raise
-    report(run)
-    return summary
+    return with_search_page(Path(out), lambda: run_tuning(checked, Path(out), given, options))
 
 
 def verb_of(run: str | Path) -> str:
@@ -353,12 +341,13 @@ def resume(
         UserError: no such run, its data or space have changed, or another process works on it.
         Otherwise as `tune`.
     """
+    from fer_ray.report.search_page import with_search_page
     from fer_ray.search.tuning import Options, parse_until, resume_tuning
 
     if verb_of(run) != "tune":
         raise UserError(f"{run} is a run of one training", "Use resume_train.")
     options = Options(live, parse_until(by) if by is not None else None, address)
-    return _reported(run, lambda: resume_tuning(Path(run), tuple(overrides), options))
+    return with_search_page(Path(run), lambda: resume_tuning(Path(run), tuple(overrides), options))
 
 
 def stop(run: str | Path) -> None:

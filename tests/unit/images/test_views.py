@@ -32,7 +32,7 @@ def test_ten_crop_is_centre_and_corners_and_their_mirror_images() -> None:
 
 def test_what_an_image_does_not_have_is_refused() -> None:
     assert check_views("ten_crop", 48, 44) == "ten_crop"
-    with pytest.raises(UserError, match="views is single, flip or ten_crop, but got 'five'"):
+    with pytest.raises(UserError, match="views is one of single, flip, ten_crop, but got 'five'"):
         check_views("five", 48, 44)
     with pytest.raises(UserError, match="both are 48 pixels"):
         check_views("ten_crop", 48, 48)

@@ -290,6 +290,7 @@ ACTS: dict[str, list[tuple[dict[str, Any], Any]]] = {
     "model.cnn.width": [({"model.cnn": DOUBLING}, 6)],
     "model.cnn.convs_per_block": [({}, 2)],
     "model.cnn.batchnorm": [({}, "none"), ({}, [2])],
+    "model.cnn.batchnorm_after": [({"model.cnn.convs_per_block": 2}, "block")],
     "model.cnn.block_dropout": [({}, 0.3)],
     "model.cnn.stem_stride": [({}, 2)],
     "model.cnn.residual": [({}, True)],
