@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fer_ray.config.space import SearchSpace, load_config, load_space
-from fer_ray.errors import UserError
+from fer_ray.errors import DataError, UserError
 
 if TYPE_CHECKING:
     from fer_ray.bundle.export import Exported
@@ -477,15 +477,17 @@ def export(bundle: Bundle, out: str | Path, *, format: str = "onnx") -> Exported
     return export_onnx(bundle, Path(out))
 
 
-def count_images(data: str | Path, split: str) -> int:
+def count_images(data: str | Path, split: str) -> int | None:
     """Images of a split of a prepared data set, by its record: no file of the split is opened.
 
-    Raises:
-        DataError: no prepared data set.
+    None where there is no such data set; who reads it will say so.
     """
     from fer_ray.data.prepared import open_prepared
 
-    return open_prepared(Path(data)).count(split)
+    try:
+        return open_prepared(Path(data)).count(split)
+    except DataError:
+        return None
 
 
 def load_bundle(bundle: str | None = None) -> Bundle:

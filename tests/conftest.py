@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import signal
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,10 @@ import pytest
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # nothing is sent home
 os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"  # workers use this environment as it is
 os.environ.pop("RAY_ADDRESS", None)  # never a cluster that happens to run here
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell's background job ignores Ctrl-C, and would teach every command under test to.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 TESTS = Path(__file__).parent
 FOLDER_MARKERS = ("unit", "ray", "e2e", "faults", "cluster")

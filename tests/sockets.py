@@ -49,7 +49,7 @@ def listening_sockets(mark: str) -> list[Listening]:
         with contextlib.suppress(OSError):
             if mark.encode() not in (process / "environ").read_bytes():
                 continue
-            command = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode()[:80]
+            command = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode()[:400]
             for entry in (process / "fd").iterdir():
                 with contextlib.suppress(OSError):
                     if found := re.fullmatch(r"socket:\[(\d+)\]", str(entry.readlink())):

@@ -72,6 +72,8 @@ class Bundle:
             text += f", {len(self.members)} members"
         if "accuracy" in metrics:
             text += f", validation accuracy {100 * metrics['accuracy']:.1f} %"
+        if "majority_accuracy" in metrics:
+            text += f" (majority {100 * metrics['majority_accuracy']:.1f} %)"
         if self.contents.lineage.get("data", {}).get("fingerprint") == "sample":
             text += " on synthetic faces"
         return text

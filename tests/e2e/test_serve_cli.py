@@ -208,6 +208,7 @@ def test_several_replicas(bundle: Path, tmp_path: Path, mode: tuple[str, ...]) -
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="needs the openssl command")
+@pytest.mark.long
 def test_https(bundle: Path, tmp_path: Path) -> None:
     certificate, key = tmp_path / "cert.pem", tmp_path / "key.pem"
     subprocess.run(

@@ -155,7 +155,7 @@ def test_train_refuses_holes_by_listing_them(run: Run, tmp_path: Path) -> None:
 
 def test_what_is_not_built_yet_is_refused(run: Run, tmp_path: Path) -> None:
     space = tmp_path / "space.yaml"
-    space.write_text(SPACE + "confirm: {top: 2, seeds: 2}\n")
+    space.write_text(SPACE + "resources: {per_trial: {workers: 2}}\n")
     code, err = run("tune", space, "--out", tmp_path / "run")
     assert code == 2
-    assert "confirm is not built yet" in err
+    assert "resources.per_trial.workers above 1 is not built yet" in err

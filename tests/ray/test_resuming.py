@@ -204,10 +204,15 @@ def test_a_stopped_search_goes_on_where_it_was(tmp_path: Path) -> None:
         api.stop(out)
     summary = api.resume(out, overrides=["stop.target=0.01"])
     ended = study_of(out).trials
-    for trial in ended[:2]:
-        attempts = trial.user_attrs["attempts"]
-        assert attempts[-1]["from_epoch"] == reached[trial.number]
+    resumed = [trial for trial in ended[:2] if len(trial.user_attrs["attempts"]) > 1]
+    assert resumed
+    for trial in resumed:
+        assert trial.user_attrs["attempts"][-1]["from_epoch"] == reached[trial.number]
         assert len(trial.user_attrs["curve"]) <= reached[trial.number] + 2
+    for trial in ended[:2]:
+        if trial not in resumed:  # the first to go on had reached the target before
+            assert trial.user_attrs["ended"] == "target elsewhere"
+            assert len(trial.user_attrs["curve"]) == reached[trial.number]
     assert load_bundle(out / "best").id == summary.bundle_id
     assert not list(out.glob("bundles/*-epoch-*")), "the bundle of the interruption is gone"
 

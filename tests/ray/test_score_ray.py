@@ -60,7 +60,7 @@ def test_a_chunk_that_cannot_be_read_says_so_and_its_shard_is_dropped(
     stage = ray_data.PrepareChunk(str(output.root), recipe, kept)
     classifier = Classifier(predictor, RowOptions(), pa.schema([]))
     files = ray.put(ray_data.bundle_files(predictor.bundle.path))
-    actor = ray_data.ClassifyChunk(files, "fp32", RowOptions(), kept)
+    actor = ray_data.ClassifyChunk(files, "torch", "fp32", "single", RowOptions(), kept)
     assembly = Assembly(
         output, lambda n: PartWriter(output.part(n), classifier.schema, {}, predictor.class_names)
     )
