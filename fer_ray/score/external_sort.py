@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import heapq
 import json
+import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -27,18 +28,21 @@ def sorted_unique(items: Iterable[Item], run_length: int | None = None) -> Itera
     """
     limit = run_length or ITEMS_A_RUN
     run: list[Item] = []
-    with tempfile.TemporaryDirectory(prefix="fer-ray-sort-") as folder:
+    folder = Path(tempfile.mkdtemp(prefix="fer-ray-sort-"))
+    try:
         runs: list[Path] = []
         for item in items:
             run.append(item)
             if len(run) >= limit:
-                runs.append(_spill(run, Path(folder) / f"{len(runs):06d}.jsonl"))
+                runs.append(_spill(run, folder / f"{len(runs):06d}.jsonl"))
                 run = []
         run.sort(key=lambda item: item.key)
         # Runs are merged in their order: of equal keys the later run's comes last.
         streams = [*(_read(path) for path in runs), iter(run)]
         merged = heapq.merge(*streams, key=lambda item: item.key) if runs else iter(run)
         yield from last_of_equals(merged)
+    finally:  # also of a listing that nobody reads to its end
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def last_of_equals(items: Iterable[Item]) -> Iterator[Item]:

@@ -115,6 +115,10 @@ def common_environment(endpoint: Endpoint) -> dict[str, str]:
         "RAY_AUTH_MODE": "token",  # Ray's own ports listen on all interfaces
         "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
         "RAY_USAGE_STATS_ENABLED": "0",
+        # Ray's own metrics servers would listen on all interfaces. No port is below 0: they fail to
+        # start, which Ray notes in its log and goes on.
+        "AUTOSCALER_METRIC_PORT": "-1",
+        "DASHBOARD_METRIC_PORT": "-1",
         "RAY_SERVE_LOG_TO_STDERR": "0",
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
         "RAY_SERVE_ENABLE_DIRECT_INGRESS": "0",
