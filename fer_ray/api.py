@@ -360,7 +360,8 @@ def stop(run: str | Path) -> None:
     from fer_ray.search.stopping import BY_COMMAND, request_stop
 
     directory = open_run(Path(run))
-    if not directory.is_worked_on():
+    held = directory.is_worked_on()
+    if not held and (held is False or not directory.lock.is_file()):
         raise UserError(f"nothing works on {run}", f"Go on with it: fer-ray resume {run}")
     request_stop(directory, BY_COMMAND)
 

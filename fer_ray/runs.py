@@ -35,6 +35,11 @@ class RunDirectory:
         self.path = path
 
     @property
+    def lock(self) -> Path:
+        """Held by the process that works on the run."""
+        return self.path / ".lock"
+
+    @property
     def study_db(self) -> Path:
         return self.path / "study.db"
 
@@ -144,7 +149,7 @@ class RunDirectory:
         Raises:
             UserError: another process works on it.
         """
-        with (self.path / ".lock").open("w") as file:
+        with self.lock.open("w") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -157,15 +162,19 @@ class RunDirectory:
                 pass  # storage without locks
             yield
 
-    def is_worked_on(self) -> bool:
-        """Whether a process holds the run's lock; true where the storage knows no locks."""
+    def is_worked_on(self) -> bool | None:
+        """Whether a process holds the run's lock, which the kernel drops however it dies.
+
+        None where there is no lock, or the storage knows none. Readers share it, so they do not
+        take each other for a driver.
+        """
         try:
-            with (self.path / ".lock").open("r+") as file:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except FileNotFoundError:
-            return False
-        except OSError:
+            with self.lock.open() as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
             return True
+        except OSError:
+            return None
         return False
 
     def write_resolved(self, number: int, config: Config) -> None:

@@ -16,6 +16,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import boto3
+from moto.server import ThreadedMotoServer
+
+from tests.scoring import image_bytes
+
 BUCKET = "faces"
 _HOP = {"connection", "transfer-encoding", "keep-alive", "content-length", "date", "server"}
 
@@ -103,3 +108,27 @@ def address(port: int, prefix: str = "") -> str:
     """The bucket behind a port, as a source."""
     options = f"scheme=http&endpoint_override=127.0.0.1:{port}&region=us-east-1"
     return f"s3://key:secret@{BUCKET}/{prefix}?{options}"
+
+
+@contextlib.contextmanager
+def bucket_of_faces(count: int) -> Iterator[tuple[str, int]]:
+    """moto's S3 with a bucket of `count` faces, every 150th no image, and a file of words."""
+    moto = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    moto.start()
+    try:
+        host, port = moto.get_host_and_port()
+        client = boto3.client(
+            "s3",
+            endpoint_url=f"http://{host}:{port}",
+            aws_access_key_id="key",
+            aws_secret_access_key="secret",
+            region_name="us-east-1",
+        )
+        client.create_bucket(Bucket=BUCKET)
+        for number in range(count):
+            data = image_bytes(number, "JPEG") if number % 150 else b"no image"
+            client.put_object(Bucket=BUCKET, Key=f"{number % 3}/a b/{number:04d}.jpg", Body=data)
+        client.put_object(Bucket=BUCKET, Key="notes.md", Body=b"words")
+        yield host, port
+    finally:
+        moto.stop()

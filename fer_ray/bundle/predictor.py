@@ -177,13 +177,17 @@ class Predictor:
             f"{self.num_threads} threads{views} ({self._choice.reason})"
         )
 
-    def decode(self, data: bytes) -> Decoded:
+    def decode(self, data: bytes, max_pixels: int | None = None) -> Decoded:
         """Decode one file as this network wants it.
+
+        Args:
+            data: the file.
+            max_pixels: an image that says it has more is refused; the decoder's bound if None.
 
         Raises:
             DecodeError: see `fer_ray.images.decode`.
         """
-        return decode(data, self.source_px)
+        return decode(data, self.source_px, max_pixels)
 
     def logits(
         self, images: npt.NDArray[np.uint8], *, views: str | None = None

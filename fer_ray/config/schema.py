@@ -150,9 +150,7 @@ class ResNetConfig(Section):
     """imagenet: 7x7 stride 2 and max-pool; small: 3x3 stride 1, for small images."""
     unfreeze: Annotated[int, Field(ge=0, le=5)] = 5
     """0 = head only, 1 = + layer4, 2 = + layer3, 3 = + layer2, 4 = + layer1, 5 = + stem."""
-    unfreeze_from: Annotated[str, Field(pattern=r"^(head|stem|layer[1-4](\.[0-9]+)?)$")] | None = (
-        None
-    )
+    unfreeze_from: ResNetPart | None = None
     """Finer than unfreeze, and instead of it: train from this block on, e.g. layer3.2."""
     unfreeze_batchnorm: bool = True
     """Train the affine terms and move the statistics of frozen stages' batch norm."""

@@ -35,8 +35,9 @@ class Classifier:
     def many(self, num_threads: int) -> Iterator[int]:
         """How many chunks are best classified at once, and torch set to it meanwhile.
 
-        On a CPU several chunks on one thread each do no less than one chunk on several, and far
-        more on a busy machine: no thread waits for another at every layer.
+        On a CPU several chunks on one thread each: no thread waits for another at every layer. Two
+        threads a chunk were much slower than one on a busy machine; chunks side by side are not
+        yet measured on a quiet one.
         Other runtimes and devices share out their own work.
 
         Args:

@@ -7,7 +7,6 @@ ended, and on one whose driver was killed.
 from __future__ import annotations
 
 import datetime
-import fcntl
 import itertools
 import statistics
 import time
@@ -143,27 +142,12 @@ def _state(history: RunHistory, running: list[TrialHistory], now: float) -> tupl
     if written is not None:
         silent = max(0.0, now - datetime.datetime.fromisoformat(written).timestamp())
     ago = "no status.json yet" if silent is None else f"last written {clock(silent)} ago"
-    held = _is_lock_held(history)
+    held = history.directory.is_worked_on()
     if held is not None:
         return ("running", f"its driver lives, {ago}") if held else ("killed", f"no driver, {ago}")
     if silent is not None and silent < SILENT_S:
         return "running", f"{ago}; whether its driver lives is not recorded"
     return "unknown", f"{ago}: probably killed; whether its driver lives is not recorded"
-
-
-def _is_lock_held(history: RunHistory) -> bool | None:
-    """Whether a driver holds the run's lock, which the kernel drops when it dies, however it dies.
-
-    None where there is no lock, or the storage knows none.
-    """
-    try:
-        with (history.directory.path / ".lock").open() as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return None
-    return False
 
 
 def _eta_s(history: RunHistory, over: list[TrialHistory], elapsed: float | None) -> float | None:

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import io
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
-from PIL import Image
-
 from fer_ray.bundle.predictor import Predictor
 from fer_ray.errors import DecodeError
-from fer_ray.images.decode import FORMATS, Decoded
+from fer_ray.images.decode import Decoded
 from fer_ray.serve.batcher import Answer, Batcher
 from fer_ray.serve.bodies import image_bytes
 from fer_ray.serve.limits import Limits
@@ -116,29 +113,10 @@ class Classifier:
 
     def _decode(self, image: bytes | str) -> Decoded:
         data = image_bytes(image)
-        refuse_too_many_pixels(data, self._max_pixels)
         try:
-            return self.predictor.decode(data)
+            return self.predictor.decode(data, self._max_pixels)
         except DecodeError as error:
             raise refused_by_decoder(error) from error
-
-
-def refuse_too_many_pixels(data: bytes, max_pixels: int) -> None:
-    """Look at an image's header only: the decoder's own bound is made for files one trusts.
-
-    Raises:
-        RefusedError: `image-too-large`.
-    """
-    try:
-        width, height = Image.open(io.BytesIO(data), formats=FORMATS).size
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise RefusedError("image-too-large", f"at most {max_pixels:,} are decoded") from error
-    except Exception:  # noqa: BLE001 - the decoder says what is wrong with it
-        return
-    if width * height > max_pixels:
-        raise RefusedError(
-            "image-too-large", f"{width} x {height} pixels; at most {max_pixels:,} are decoded"
-        )
 
 
 class Slot:

@@ -6,40 +6,22 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import boto3
 import pytest
-from moto.server import ThreadedMotoServer
 
 from fer_ray.bundle.load import load_bundle
 from fer_ray.bundle.predictor import Predictor
 from fer_ray.errors import UnfinishedError
 from tests.bundles import tiny_bundle
-from tests.scoring import assert_same_rows, image_bytes, rows_of, scored
-from tests.weather import BUCKET, Weather, address, proxy
+from tests.scoring import assert_same_rows, rows_of, scored
+from tests.weather import BUCKET, Weather, address, bucket_of_faces, proxy
 
 NUM_OBJECTS = 300
 
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[tuple[str, int]]:
-    """moto's S3 with a bucket of faces, two of them no images."""
-    moto = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
-    moto.start()
-    host, port = moto.get_host_and_port()
-    client = boto3.client(
-        "s3",
-        endpoint_url=f"http://{host}:{port}",
-        aws_access_key_id="key",
-        aws_secret_access_key="secret",
-        region_name="us-east-1",
-    )
-    client.create_bucket(Bucket=BUCKET)
-    for number in range(NUM_OBJECTS):
-        data = image_bytes(number, "JPEG") if number % 150 else b"no image"
-        client.put_object(Bucket=BUCKET, Key=f"{number % 3}/a b/{number:04d}.jpg", Body=data)
-    client.put_object(Bucket=BUCKET, Key="notes.md", Body=b"words")
-    yield host, port
-    moto.stop()
+    with bucket_of_faces(NUM_OBJECTS) as place:
+        yield place
 
 
 @pytest.fixture(scope="module")

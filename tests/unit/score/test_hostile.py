@@ -15,7 +15,7 @@ from fer_ray.labels import EXPRESSIONS
 from fer_ray.score import prepare
 from fer_ray.score.items import readable_path
 from fer_ray.score.summary import ScoreReport
-from tests import hostile_images as hostile
+from tests import hostile_images
 from tests.scoring import rows_of, scored
 
 DOCS = Path(__file__).parents[3] / "docs" / "score.md"
@@ -33,7 +33,7 @@ def outcome(shipped: Predictor, tmp_path_factory: pytest.TempPathFactory) -> Out
     """The job over the folder; one file goes between listing and reading."""
     root = tmp_path_factory.mktemp("hostile")
     (root / "in").mkdir()
-    for case in hostile.CASES:
+    for case in hostile_images.CASES:
         case.make(root / "in" / case.name)
     real = prepare.Preparer.stream
 
@@ -54,12 +54,12 @@ def outcome(shipped: Predictor, tmp_path_factory: pytest.TempPathFactory) -> Out
 
 
 def test_there_are_enough_cases() -> None:
-    assert len(hostile.CASES) >= 60
-    assert len({case.name for case in hostile.CASES}) == len(hostile.CASES)
+    assert len(hostile_images.CASES) >= 60
+    assert len({case.name for case in hostile_images.CASES}) == len(hostile_images.CASES)
 
 
-@pytest.mark.parametrize("case", hostile.CASES, ids=lambda case: ascii(case.name)[1:30])
-def test_what_it_becomes(case: hostile.Case, outcome: Outcome) -> None:
+@pytest.mark.parametrize("case", hostile_images.CASES, ids=lambda case: ascii(case.name)[1:30])
+def test_what_it_becomes(case: hostile_images.Case, outcome: Outcome) -> None:
     _, rows = outcome
     row = rows.get(readable_path(case.name))
     if case.becomes.startswith("skipped") or case.becomes == "nothing":
@@ -68,27 +68,27 @@ def test_what_it_becomes(case: hostile.Case, outcome: Outcome) -> None:
     assert row is not None
     if case.name == "locked.jpg" and os.geteuid() == 0:
         assert row["status"] == "ok", "root may read everything"
-    elif case.becomes in (hostile.OK, hostile.OWN):
+    elif case.becomes in (hostile_images.OK, hostile_images.OWN):
         assert (row["status"], row["error"]) == ("ok", None)
     else:
         assert row["error_type"] == case.becomes
         assert 0 < len(row["error"]) <= 200
-    if case.becomes == hostile.OK:
+    if case.becomes == hostile_images.OK:
         plain = rows["plain.png"]
         assert row["label"] == plain["label"]
         difference = max(abs(row[f"p_{n}"] - plain[f"p_{n}"]) for n in EXPRESSIONS)
         assert difference <= 0.02
-        assert (row["width"], row["height"]) == (hostile.SIDE, hostile.SIDE)
+        assert (row["width"], row["height"]) == (hostile_images.SIDE, hostile_images.SIDE)
 
 
 def test_what_is_skipped_is_counted(outcome: Outcome) -> None:
     report, _ = outcome
-    reasons = [case.becomes for case in hostile.CASES if case.becomes.startswith("skipped")]
+    reasons = [case.becomes for case in hostile_images.CASES if case.becomes.startswith("skipped")]
     expected = Counter(reason.removeprefix("skipped (").rstrip(")") for reason in reasons)
     assert report.skipped == expected
 
 
 def test_the_docs_have_this_table() -> None:
-    assert hostile.table() in DOCS.read_text(encoding="utf-8"), (
+    assert hostile_images.table() in DOCS.read_text(encoding="utf-8"), (
         "paste tests/hostile_images.py's table()"
     )

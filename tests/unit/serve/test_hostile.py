@@ -17,7 +17,7 @@ from fer_ray.serve import protocol
 from fer_ray.serve.app import Surroundings, build_app
 from fer_ray.serve.classifier import Slot
 from fer_ray.serve.limits import Limits
-from tests.hostile import Hostile, hostile_requests
+from tests.hostile_bodies import Hostile, hostile_requests
 from tests.serving import assert_problem, faces, listening
 
 BODY_S = 0.6
