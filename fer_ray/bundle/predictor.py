@@ -205,16 +205,24 @@ class Predictor:
             UserError: views that such images do not have.
         """
         recipe = self.bundle.contents.recipe
-        wanted = views or self.views
-        check_views(wanted, recipe.image_size_px, recipe.crop_px)
+        wanted = self.views
+        if views is not None:
+            wanted = check_views(views, recipe.image_size_px, recipe.crop_px)
+        if 0 < len(images) <= self.batch_size:
+            return self._logits_of_batch(images, wanted)
         parts = [np.zeros((0, len(self.class_names)), np.float32)]
         for start in range(0, len(images), self.batch_size):
-            chunk = torch.from_numpy(images[start : start + self.batch_size]).to(self.device)
-            crops = crops_of(self.preprocess.static(chunk), recipe.crop_px, wanted)
-            answers = [self._engine.logits(crop) for crop in crops]
-            mean = answers[0] if len(crops) == 1 else torch.stack(answers).mean(0)
-            parts.append(mean.numpy())
+            parts.append(self._logits_of_batch(images[start : start + self.batch_size], wanted))
         return np.concatenate(parts)
+
+    def _logits_of_batch(
+        self, images: npt.NDArray[np.uint8], views: str
+    ) -> npt.NDArray[np.float32]:
+        static = self.preprocess.static(torch.from_numpy(images).to(self.device))
+        crops = crops_of(static, self.bundle.contents.recipe.crop_px, views)
+        answers = [self._engine.logits(crop) for crop in crops]
+        mean = answers[0] if len(answers) == 1 else torch.stack(answers).mean(0)
+        return np.asarray(mean.numpy(), dtype=np.float32)
 
     def predict(self, images: npt.NDArray[np.uint8]) -> Predictions:
         """Classify images, uint8 [N, H, W] decoded at `source_px`."""

@@ -32,7 +32,7 @@ from fer_ray.models.inference import resolve_precision
 CONVERSION_S = {"openvino": 1.0, "onnxruntime": 3.0}
 """Roughly what starting one costs, in seconds, most of it the conversion from torch."""
 
-_BATCHES = (1, 32, 64)
+_BATCHES = (1, 32, 64, 256)
 """Images a call, as measured; the best of the larger ones becomes the batch size."""
 _BUDGET_S = 0.2
 """Of a runtime's measurement; a size that would exceed it is left out."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -50,5 +51,6 @@ class OnnxEngine:
         )
 
     def logits(self, crops: Tensor) -> Tensor:
-        (answer,) = self._session.run(None, {"crops": crops.contiguous().numpy()})
+        # Copied by NumPy: see the other engine.
+        (answer,) = self._session.run(None, {"crops": np.ascontiguousarray(crops.numpy())})
         return torch.from_numpy(answer)
