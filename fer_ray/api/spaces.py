@@ -13,7 +13,6 @@ def check(space: str | Path, overrides: Sequence[str] = (), data: str | None = N
 
     Raises:
         ConfigError: everything that is wrong, at once.
-        NotYetError: an option that this version does not build.
     """
     from fer_ray.config.not_yet import refuse_not_yet
 
