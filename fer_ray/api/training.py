@@ -12,7 +12,7 @@ from fer_ray.config.space import load_config
 from fer_ray.errors import UserError
 
 if TYPE_CHECKING:
-    from fer_ray.training.loop import EpochResult
+    from fer_ray.training.epoch_result import EpochResult
     from fer_ray.training_run import TrainReport
 
 
