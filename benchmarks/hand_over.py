@@ -26,7 +26,7 @@ import ray
 import torch
 from PIL import Image
 
-from fer_ray.config.schema import DataConfig
+from fer_ray.config.sections.data import DataConfig
 from fer_ray.data.faces import draw_faces
 from fer_ray.data.importing import import_images
 from fer_ray.data.ray_data import put_training_data

@@ -72,7 +72,7 @@ def overrides_of(arguments: argparse.Namespace) -> list[str]:
 
 def faces() -> Any:
     """The built-in faces, drawn once a process: the engine keeps them."""
-    from fer_ray.config.schema import DataConfig
+    from fer_ray.config.sections.data import DataConfig
     from fer_ray.data.loading import load_training_data
 
     return load_training_data(DataConfig(source="sample", image_size=32, crop=30))

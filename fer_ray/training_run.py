@@ -29,7 +29,8 @@ from fer_ray.ray_session import ray_session
 from fer_ray.runs import RunDirectory, open_run
 from fer_ray.store import read_json
 from fer_ray.training.checkpoint import CHECKPOINT_EVERY_S
-from fer_ray.training.loop import EpochResult, Training
+from fer_ray.training.epoch_result import EpochResult
+from fer_ray.training.loop import Training
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from fer_ray.bundle import manifest
-from fer_ray.config.schema import ModelConfig
+from fer_ray.config.sections.model import ModelConfig
 from fer_ray.models.build import build_model
 
 Attack = Callable[[Path], None]

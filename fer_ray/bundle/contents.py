@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from fer_ray.bundle import documents, manifest
 from fer_ray.bundle.network import empty_network
 from fer_ray.bundle.reading import open_listed
-from fer_ray.config.schema import ModelConfig
+from fer_ray.config.sections.model import ModelConfig
 from fer_ray.images.preprocess import Preprocess, Recipe
 from fer_ray.models.inference import logits_of
 from fer_ray.store import new_directory, require_absent, write_atomic, write_json

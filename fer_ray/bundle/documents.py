@@ -20,7 +20,7 @@ from pydantic import (
 )
 
 from fer_ray.bundle import limits
-from fer_ray.config.schema import ModelConfig
+from fer_ray.config.sections.model import ModelConfig
 from fer_ray.errors import BundleError
 from fer_ray.images.preprocess import Recipe
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from fer_ray.bundle import limits, manifest
 from fer_ray.bundle.reading import open_listed
 from fer_ray.bundle.tensors import NAME_OF_DTYPE, Shape, read_tensors
-from fer_ray.config.schema import ModelConfig
+from fer_ray.config.sections.model import ModelConfig
 from fer_ray.errors import BundleError, UserError
 from fer_ray.images.preprocess import Recipe
 from fer_ray.models.build import build_model, count_macs

@@ -7,7 +7,7 @@ from pathlib import Path
 from torch import Tensor
 
 from fer_ray.bundle.load import find_bundle, load_bundle
-from fer_ray.config.schema import ModelConfig
+from fer_ray.config.sections.model import ModelConfig
 from fer_ray.errors import UserError
 from fer_ray.models.weights import named_state
 

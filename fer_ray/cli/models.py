@@ -22,7 +22,7 @@ from fer_ray.cli.output import (
 )
 
 if TYPE_CHECKING:
-    from fer_ray.training.loop import EpochResult
+    from fer_ray.training.epoch_result import EpochResult
     from fer_ray.training_run import TrainReport
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from fer_ray.config.holes import DATA_HOLES, FIXED_TRAIN
-from fer_ray.config.schema import Config, OneOf, Section
+from fer_ray.config.schema import Config
+from fer_ray.config.sections.base import OneOf, Section
 
 _RANGE = {"type": "array", "items": {"type": "number"}, "minItems": 2, "maxItems": 2}
 _HOLES: dict[str, dict[str, Any]] = {

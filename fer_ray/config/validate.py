@@ -9,7 +9,8 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from fer_ray.config.holes import Reading
-from fer_ray.config.schema import Config, Section
+from fer_ray.config.schema import Config
+from fer_ray.config.sections.base import Section
 from fer_ray.errors import Problem
 
 

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from fer_ray import __version__
 from fer_ray.data.checking import Row, read_images, read_rows
-from fer_ray.data.pixels import PixelFigures
+from fer_ray.data.pixels import LEAST_STD, PixelFigures
 from fer_ray.data.prepared import MANIFEST, TEST_OPENINGS, PreparedSet
 from fer_ray.errors import DataError
 from fer_ray.store import new_directory, require_absent, write_json
@@ -176,7 +176,7 @@ def _with_moments(directory: Path, info: dict[str, Any]) -> dict[str, Any]:
     figures = PixelFigures(len(cleaned.class_names))
     for images, labels in read_images(cleaned, "train"):
         figures.add(images, labels)
-    return {**info, "train_mean": figures.mean, "train_std": max(figures.std, 0.001 / 255)}
+    return {**info, "train_mean": figures.mean, "train_std": max(figures.std, LEAST_STD)}
 
 
 def _verdict(prepared: PreparedSet, sizes: dict[str, int]) -> str:

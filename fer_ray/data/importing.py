@@ -16,6 +16,7 @@ from typing import Any
 
 from fer_ray import __version__
 from fer_ray.data.decoding import decoded
+from fer_ray.data.pixels import LEAST_STD
 from fer_ray.data.prepared import FORMAT, MANIFEST, SPLITS
 from fer_ray.data.recognise import Figures, recognise
 from fer_ray.data.sources.detect import SourceOptions, open_source
@@ -250,7 +251,7 @@ class _Import:
         if labels.dropped:
             notes.append(f"{labels.dropped:,} image(s) of classes left out by --classes")
         pixels = self._writers["train"].figures
-        mean, std = pixels.mean, max(pixels.std, 0.001 / 255)
+        mean, std = pixels.mean, max(pixels.std, LEAST_STD)
         verdict = recognise(
             Figures(
                 counts=counts,

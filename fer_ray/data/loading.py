@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fer_ray.config.schema import DataConfig
+from fer_ray.config.sections.data import DataConfig
 from fer_ray.data.faces import draw_faces
 from fer_ray.data.prepared import PreparedSet, Split, map_labels, open_prepared, read_split
 from fer_ray.data.streamed import StreamedSplit

@@ -23,6 +23,8 @@ import numpy.typing as npt
 
 BLANK_STD = 1.0
 """Grey levels; an image whose deviation lies below shows nothing."""
+LEAST_STD = 0.001 / 255
+"""Of a recorded deviation, scaled to 0..1: images that are all alike must not divide by zero."""
 _PIXELS_AT_ONCE = 2**20
 """Each takes some 30 bytes of memory on the way."""
 

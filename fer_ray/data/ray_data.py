@@ -15,7 +15,7 @@ import pyarrow as pa
 import ray
 import ray.data
 
-from fer_ray.config.schema import DataConfig
+from fer_ray.config.sections.data import DataConfig
 from fer_ray.data.loading import (
     SAMPLE_SIZE_PX,
     TrainingData,

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fer_ray.config.schema import DataConfig
+from fer_ray.config.sections.data import DataConfig
 from fer_ray.images.clahe import clahe
 
 IMAGENET_MEAN = 0.449

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fer_ray.config.schema import CnnConfig, Config, ModelConfig, ResNetConfig
+from fer_ray.config.schema import Config
+from fer_ray.config.sections.model import CnnConfig, ModelConfig, ResNetConfig
 from fer_ray.labels import class_map
 from fer_ray.models.cnn import Cnn
 from fer_ray.models.resnet import ResNet, unfreeze_name

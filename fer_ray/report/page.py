@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,23 @@ def mark_of(command: str) -> str:
     return f"<!-- fer-ray {command} -->"
 
 
-def render(template: str, command: str, **values: Any) -> str:
+def render(
+    template: str,
+    command: str,
+    *,
+    filters: Mapping[str, Callable[..., str]] | None = None,
+    **values: Any,
+) -> str:
     """Fill a template that extends `base.html`.
 
     Every value is text: Jinja escapes it, and the page's own Content-Security-Policy lets nothing
     run or load.
+
+    Args:
+        template: its file in `templates/`.
+        command: that writes the page; see `mark_of`.
+        filters: of this template, beside Jinja's own.
+        values: by the names that the template knows.
     """
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("fer_ray.report"),
@@ -30,6 +43,7 @@ def render(template: str, command: str, **values: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters.update(filters or {})
     text = environment.get_template(template).render(
         mark=mark_of(command), version=__version__, **values
     )

@@ -11,23 +11,22 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import Any
 
-import jinja2
 import numpy as np
 import pyarrow.parquet as pq
 
-from fer_ray import __version__
 from fer_ray.bundle.load import Bundle
 from fer_ray.errors import DecodeError, UserError
 from fer_ray.images.decode import centre_square, decode, grey_of, open_image
 from fer_ray.images.detect import CUT_PX, Face, scaled, square_around
 from fer_ray.report.charts import bars, histogram_path
+from fer_ray.report.page import render
 from fer_ray.report.pictures import data_uri
 from fer_ray.score.fetch import Fault, read_local
 from fer_ray.score.output import Output
 from fer_ray.score.summary import ScoreReport
 from fer_ray.store import write_atomic
 
-MARK = "<!-- fer-ray score -->"
+COMMAND = "score"
 NUM_FAULTS = 30
 PICTURES_A_CLASS = 8
 _COLUMNS = ("path", "status", "label", "score", "box_x", "box_y", "box_w", "box_h")
@@ -55,24 +54,17 @@ def write_score_page(report: ScoreReport, bundle: Bundle, *, with_images: bool) 
     """
     output = Output(report.out)
     text = score_page(report, bundle, with_images=with_images)
-    write_atomic(output.report, text.encode("utf-8", "replace"))
+    write_atomic(output.report, text.encode("utf-8"))
 
 
 def score_page(report: ScoreReport, bundle: Bundle, *, with_images: bool) -> str:
     """The page as text."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("fer_ray.report"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     total = sum(report.labels.values())
     shares = report.drift.validation_shares if report.drift is not None else {}
     names = bundle.contents.class_names
-    return environment.get_template("score.html").render(
-        mark=MARK,
-        version=__version__,
+    return render(
+        "score.html",
+        COMMAND,
         name=report.out.name,
         bundle=bundle.title,
         report=report,

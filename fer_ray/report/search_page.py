@@ -13,12 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-import jinja2
-
-from fer_ray import __version__
 from fer_ray.errors import FerRayError, NothingSucceededError, UnfinishedError, UserError
 from fer_ray.metrics import wilson_interval
 from fer_ray.report.gap import Gap, explain, interval_gap, paired_gap
+from fer_ray.report.page import render
 from fer_ray.report.search_curves import curves_of, timeline_of
 from fer_ray.report.search_params import parallel_of, slices_of
 from fer_ray.search.history import RunHistory, TrialHistory, read_run
@@ -27,6 +25,7 @@ from fer_ray.search.slots import slots_of
 from fer_ray.search.watching import clock, show, status_of, why_of
 from fer_ray.store import read_json, write_atomic
 
+COMMAND = "report"
 PAGE = "report.html"
 Result = TypeVar("Result")
 NUM_LEADERS = 15
@@ -103,18 +102,11 @@ def search_page(history: RunHistory) -> str:
     mattered = importances(history)
     order = _order(history, mattered)
     slots = slots_of(history)
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("fer_ray.report"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["show"] = show
-    environment.filters["clock"] = clock
     slices = slices_of(history, order)
-    return environment.get_template("search.html").render(
-        version=__version__,
+    return render(
+        "search.html",
+        COMMAND,
+        filters={"show": show, "clock": clock},
         history=history,
         name=history.base.name if history.base else history.directory.path.name,
         status=status_of(history),

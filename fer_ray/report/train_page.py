@@ -7,16 +7,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import jinja2
-
-from fer_ray import __version__
 from fer_ray.bundle import manifest
 from fer_ray.errors import UserError
 from fer_ray.report.curves import training_panels
 from fer_ray.report.curves_png import curves_png
+from fer_ray.report.page import render
 from fer_ray.runs import RunDirectory, yaml_text
 from fer_ray.store import read_json, write_atomic
 
+COMMAND = "train"
 PAGE, PICTURE = "report.html", "curves.png"
 
 
@@ -58,17 +57,11 @@ def train_page(
         bundle_id: of its bundle.
         metrics, lineage: documents of that bundle.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("fer_ray.report"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     curve = lineage["curve"]
     config = lineage["config"]
-    return environment.get_template("train.html").render(
-        version=__version__,
+    return render(
+        "train.html",
+        COMMAND,
         run_name=run_name,
         bundle_id=bundle_id,
         metrics=metrics,

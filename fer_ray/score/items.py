@@ -117,17 +117,6 @@ def items_of(table: pa.Table) -> list[Item]:
     ]
 
 
-def kept_schema(path: Path) -> pa.Schema:
-    """Names and types of the user's columns in an inputs file."""
-    return pa.schema(
-        [
-            pa.field(column.name.removeprefix(KEPT), column.type)
-            for column in pq.read_schema(path)
-            if column.name.startswith(KEPT)
-        ]
-    )
-
-
 def last_key(path: Path) -> bytes:
     """Key of the last item of an inputs file: where the listing goes on."""
     column = pq.read_table(path, columns=["path"]).column("path")

@@ -43,8 +43,8 @@ RAY_FROM_ITEMS = 200_000
 """`--engine auto` leaves smaller jobs to this process."""
 RAY_FROM_CORES = 4
 """On fewer cores Ray's own processes take more than its parallel decoding gives."""
-ROUNDS = 3
-"""Times an unfinished shard is tried in one run."""
+WAITS_S = (0.5, 1.0)
+"""Before each further round over the shards that transient faults left unfinished."""
 MOST_UNFINISHED = 3
 """Shards of one round; then the machine or the storage is at fault, and the job stops."""
 LEAST_ROWS_OF_A_RATE = 1_000
@@ -227,7 +227,7 @@ class Job:
         first = self._plan.first_shard
         entries = self.output.entries()
         self._done_before = sum(entry["rows"] for entry in entries if entry["shard"] >= first)
-        for wait_s in (0.5, 1.0, None):
+        for wait_s in (*WAITS_S, None):
             reasons = self._round(recipe, classifier)
             if not reasons:
                 return

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from fer_ray.config.advice import advice
-from fer_ray.config.schema import Config, parse_duration_s
+from fer_ray.config.duration import parse_duration_s
+from fer_ray.config.schema import Config
 from fer_ray.config.space import SearchSpace
 from fer_ray.errors import FerRayError
 from fer_ray.search.asha import rungs_of

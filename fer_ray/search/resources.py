@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from fer_ray.config.schema import ResourcesConfig
+from fer_ray.config.sections.search import ResourcesConfig
 from fer_ray.errors import UserError
 
 _WAIT_SAYS_EVERY_S = 15.0

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from fer_ray.config.advice import advice
-from fer_ray.config.schema import parse_duration_s
+from fer_ray.config.duration import parse_duration_s
 from fer_ray.config.space import SearchSpace
 from fer_ray.data.loading import source_name, source_of
 from fer_ray.errors import (

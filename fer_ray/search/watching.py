@@ -13,7 +13,7 @@ import time
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from fer_ray.config.schema import parse_duration_s
+from fer_ray.config.duration import parse_duration_s
 from fer_ray.search.history import RungVisit, RunHistory, TrialHistory
 
 SILENT_S = 90.0

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fer_ray.config.schema import AugmentConfig
+from fer_ray.config.sections.augment import AugmentConfig
 
 _MIN_ASPECT = 0.3
 

@@ -16,28 +16,23 @@ batches together.
 
 from __future__ import annotations
 
-import hashlib
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from fer_ray.config.schema import Config
 from fer_ray.data.loading import TrainingData
-from fer_ray.data.prepared import Split
 from fer_ray.errors import UserError
 from fer_ray.images.preprocess import Preprocess, build_recipe
 from fer_ray.metrics import Tally
 from fer_ray.models.build import build_model
 from fer_ray.models.inference import (
     in_channels_last,
-    logits_of,
     resolve_device,
     resolve_precision,
 )
@@ -48,55 +43,19 @@ from fer_ray.training.checkpoint import (
     save_checkpoint,
 )
 from fer_ray.training.ema import Ema
+from fer_ray.training.epoch_result import EpochResult
 from fer_ray.training.group import Group
 from fer_ray.training.loss import Loss, class_weights, log_prior
 from fer_ray.training.micro_batch import MicroBatches
 from fer_ray.training.optimizer import build_optimizer, learning_rate, set_learning_rate
-from fer_ray.training.rows import rows_of, shared_tensor
+from fer_ray.training.rows import rows_of
 from fer_ray.training.schedule import Schedule
+from fer_ray.training.seeds import seed_of
 from fer_ray.training.step import Step
+from fer_ray.training.validation import Validation
 
 _STEPS_BETWEEN_CHECKS = 50
 """Steps after which the loss is looked at; each look waits for the device."""
-
-
-@dataclass(frozen=True)
-class EpochResult:
-    """One epoch of a training, as it stands in curves and reports.
-
-    Attributes:
-        epoch: from 1.
-        train_loss, train_accuracy: over the augmented training images, while training.
-        val_*: on the validation split, evaluation view.
-        objective: the config's metric.
-        best_objective: best so far.
-        best_epoch: its epoch.
-        lr: of the last step.
-        seconds: wall time of training and validation.
-        images_per_s: training images over the time of training alone.
-        micro_batch: images that went through the network at once; fewer than a worker's batch only
-            where memory ran out.
-        diverged: the loss or the metric left the finite numbers; the training ends here.
-    """
-
-    epoch: int
-    train_loss: float
-    train_accuracy: float
-    val_loss: float
-    val_accuracy: float
-    val_macro_f1: float
-    val_balanced_accuracy: float
-    objective: float
-    best_objective: float
-    best_epoch: int
-    lr: float
-    seconds: float
-    images_per_s: float
-    micro_batch: int
-    diverged: bool = False
-
-    def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 class Training:
@@ -128,7 +87,7 @@ class Training:
         self.precision = resolve_precision(config.train.precision, self.device)
         self.recipe = build_recipe(config.data, data.size_px, data.mean, data.std)
         self.preprocess = Preprocess(self.recipe)
-        torch.manual_seed(_seed(config.train.seed, 0, "start"))
+        torch.manual_seed(seed_of(config.train.seed, 0, "start"))
         model = build_model(
             config.model,
             num_classes=len(data.class_names),
@@ -144,12 +103,13 @@ class Training:
         self.schedule = Schedule(config.train.schedule, config.train.epochs)
         self.ema = Ema(self.model, config.train.ema) if config.train.ema is not None else None
         self.rows = rows_of(data.train, self.preprocess, self.device)
-        # Each rank validates every size-th image; the counts are summed.
-        mine = slice(self.group.rank, None, self.group.size)
-        validation = Split(data.validation.images[mine], data.validation.labels[mine])
-        val_images = self.preprocess.static(shared_tensor(validation.images))
-        self.val_images = val_images.to(self.device)
-        self._val_labels = validation.labels.astype(np.int64)
+        self._validate = Validation(
+            data.validation,
+            num_classes=len(data.class_names),
+            preprocess=self.preprocess,
+            device=self.device,
+            group=self.group,
+        )
         label_counts = self.group.sum(self.rows.label_counts(len(data.class_names)))
         self._shard_sizes = self.group.gather_ints(len(self.rows))
         self.num_steps = self._steps_an_epoch()
@@ -217,7 +177,9 @@ class Training:
         started = time.perf_counter()
         loss, accuracy, lr = self._train(epoch)
         trained_s = time.perf_counter() - started
-        tally = self._validate() if math.isfinite(loss) else None
+        tally = None
+        if math.isfinite(loss):
+            tally = self._validate(self.model, self.ema, self.precision)
         # Networks of NaN still have an accuracy, that of the first class; their loss is NaN.
         diverged = tally is None or not math.isfinite(tally.log_loss)
         objective = tally.value(self.config.objective.metric) if tally else math.nan
@@ -265,11 +227,11 @@ class Training:
         """
         config = self.config.train
         rank = self.group.rank
-        torch.manual_seed(_seed(config.seed, epoch, "dropout", rank))
+        torch.manual_seed(seed_of(config.seed, epoch, "dropout", rank))
         generator = torch.Generator(self.device)
-        generator.manual_seed(_seed(config.seed, epoch, "augment", rank))
+        generator.manual_seed(seed_of(config.seed, epoch, "augment", rank))
         # Batches differ by at most one image, so no batch is too small for batch norm.
-        batches = self.rows.batches(self.num_steps, _seed(config.seed, epoch, "order", rank))
+        batches = self.rows.batches(self.num_steps, seed_of(config.seed, epoch, "order", rank))
         base_lr = learning_rate(config.optimizer)
         loss_sum = torch.zeros((), device=self.device)
         correct = torch.zeros((), device=self.device)
@@ -295,26 +257,6 @@ class Training:
         return sum(
             size // self.num_steps + (step < size % self.num_steps) for size in self._shard_sizes
         )
-
-    def _validate(self) -> Tally:
-        if self.ema is not None:
-            self.ema.swap()
-        # Batch norm's statistics are each rank's own; those of rank 0 are kept and so evaluated.
-        self.group.copy_from_main(list(self.model.buffers()))
-        try:
-            logits = logits_of(
-                self.model, self.preprocess, self.val_images, precision=self.precision
-            )
-        finally:
-            if self.ema is not None:
-                self.ema.swap()
-        tally = Tally.empty(len(self.class_names))
-        tally.add(self._val_labels, logits.double().log_softmax(1).cpu().numpy())
-        if self.group.size == 1:
-            return tally
-        confusion = self.group.sum(torch.from_numpy(tally.confusion).to(self.device))
-        log_loss = torch.tensor(tally.log_loss_sum, dtype=torch.float64, device=self.device)
-        return Tally(confusion.cpu().numpy(), float(self.group.sum(log_loss)))
 
     def _weights(self) -> dict[str, Tensor]:
         """A copy of what is evaluated: the averages where EMA is on."""
@@ -395,10 +337,3 @@ class Training:
         best = document["best_gain"]
         self.best_gain = -math.inf if best is None else float(best)
         self.curve = list(document["curve"])
-
-
-def _seed(seed: int, epoch: int, what: str, rank: int = 0) -> int:
-    """An independent 63-bit seed for each use in each epoch on each rank."""
-    text = f"{seed}/{epoch}/{what}" + (f"/{rank}" if rank else "")
-    digest = hashlib.sha256(text.encode()).digest()
-    return int.from_bytes(digest[:8], "big") >> 1

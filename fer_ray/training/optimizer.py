@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
-from fer_ray.config.schema import OptimizerConfig
+from fer_ray.config.sections.train import OptimizerConfig
 
 FACTOR = "lr_factor"
 """In a group of parameters: its learning rate relative to the config's."""

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from fer_ray.config.schema import ScheduleConfig
+from fer_ray.config.sections.train import ScheduleConfig
 
 Factor = Callable[[float], float]
 

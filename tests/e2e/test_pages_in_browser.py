@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,8 +16,13 @@ from fer_ray.bundle.load import load_bundle
 from fer_ray.bundle.predictor import Predictor
 from fer_ray.cli.main import app
 from fer_ray.errors import UserError
+from fer_ray.report.train_page import write_train_page
+from fer_ray.runs import RunDirectory
+from fer_ray.score.options import RowOptions
+from fer_ray.training.epoch_result import EpochResult
 from tests.bundles import tiny_bundle
 from tests.pages import EVIL
+from tests.scoring import image_bytes, scored
 from tests.unit.data.prepared_sets import with_faults, write_prepared
 
 CHROMIUM = Path("/usr/bin/chromium")
@@ -40,7 +46,36 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     api.compare(a, b, data, html=folder / "compare.html", with_images=True)
     api.check_data(data, html=folder / "check.html")
     names = ("evaluate", "faceless", "compare", "check")
-    return {name: folder / f"{name}.html" for name in names}
+    own = {"train": train_page_in(folder / "runs"), "score": score_page_in(folder / "scores", a)}
+    return {name: folder / f"{name}.html" for name in names} | own
+
+
+def train_page_in(folder: Path) -> Path:
+    """Of a run with an untrained bundle and the curve of two invented epochs."""
+    run = RunDirectory(folder / EVIL.replace("/", ""))
+    tiny_bundle(run.bundle(0))
+    run.point_best(0)
+    lineage = json.loads((run.best / "lineage.json").read_text())
+    rows = [
+        (1, 1.9, 0.3, 1.8, 0.35, 0.3, 0.3, 0.35, 0.35, 1),
+        (2, 1.5, 0.4, 1.6, 0.45, *[0.4] * 4, 2),
+    ]
+    lineage["curve"] = [EpochResult(*row, 0.1, 1.5, 900.0, 16).as_dict() for row in rows]
+    (run.best / "lineage.json").write_text(json.dumps(lineage))
+    return write_train_page(run)
+
+
+def score_page_in(folder: Path, predictor: Predictor) -> Path:
+    """Of faces and one broken file, with pictures and the folders' names as labels."""
+    source = folder / "in" / "happy"
+    source.mkdir(parents=True)
+    for number in range(5):
+        (source / f"{number}.png").write_bytes(image_bytes(number))
+    (source / "broken.png").write_bytes(b"no image")
+    out = folder / EVIL.replace("/", "")
+    rows = RowOptions(labels_from_folders=True)
+    scored(source.parent, out, predictor, rows=rows, report=True, with_images=True)
+    return out / "_report.html"
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +86,7 @@ def browser() -> Iterator[Browser]:
         browser.close()
 
 
-@pytest.mark.parametrize("name", ["evaluate", "faceless", "compare", "check"])
+@pytest.mark.parametrize("name", ["evaluate", "faceless", "compare", "check", "train", "score"])
 @pytest.mark.parametrize("width_px", [1280, 390])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_a_page_renders(

@@ -11,7 +11,7 @@ import ray
 import torch
 
 from fer_ray import api
-from fer_ray.config.schema import DataConfig
+from fer_ray.config.sections.data import DataConfig
 from fer_ray.data import ray_data
 from fer_ray.data.loading import TrainingData, load_training_data
 from fer_ray.data.prepared import Split

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from fer_ray import api, training_run
 from fer_ray.errors import InterruptedRunError, UserError
-from fer_ray.training.loop import EpochResult
+from fer_ray.training.epoch_result import EpochResult
 
 CONFIG = """\
 version: 1

@@ -10,7 +10,7 @@ from torch import nn
 
 from fer_ray.bundle.load import Bundle, load_bundle
 from fer_ray.bundle.predictor import BATCH_SIZE, Predictions, Predictor, fold_batchnorm
-from fer_ray.config.schema import ModelConfig
+from fer_ray.config.sections.model import ModelConfig
 from fer_ray.data.faces import draw_faces
 from fer_ray.errors import BundleError
 from fer_ray.images.preprocess import Preprocess

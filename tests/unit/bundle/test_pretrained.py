@@ -9,7 +9,7 @@ import torch
 
 from fer_ray.bundle.load import load_bundle
 from fer_ray.bundle.pretrained import pretrained_state, resnet_state
-from fer_ray.config.schema import ModelConfig
+from fer_ray.config.sections.model import ModelConfig
 from fer_ray.errors import UserError
 from fer_ray.evaluation.packing import pack
 from fer_ray.runs import RunDirectory

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from fer_ray.config.schema import Config, parse_duration_s
+from fer_ray.config.duration import parse_duration_s
+from fer_ray.config.schema import Config
 
 BASE: dict[str, Any] = {"version": 1, "name": "x", "model": {"cnn": {}}}
 

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from fer_ray.config.schema import DataConfig
+from fer_ray.config.sections.data import DataConfig
 from fer_ray.data.importing import import_images
 from fer_ray.data.loading import load_training_data, source_name, source_of
 from fer_ray.data.prepared import (

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fer_ray.config.schema import DataConfig
+from fer_ray.config.sections.data import DataConfig
 from fer_ray.data.faces import draw_faces
 from fer_ray.images.preprocess import Preprocess, Recipe, build_recipe, equalize_histogram
 

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from fer_ray.config.schema import ModelConfig
+from fer_ray.config.sections.model import ModelConfig
 from fer_ray.errors import UserError
 from fer_ray.models.build import build_model, count_macs, count_parameters, size_of
 from tests.small import small_config

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from fer_ray.config.schema import ModelConfig
+from fer_ray.config.sections.model import ModelConfig
 from fer_ray.errors import UserError
 from fer_ray.images.preprocess import Preprocess, Recipe
 from fer_ray.models.build import build_model

@@ -7,7 +7,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from fer_ray.config.schema import RESNET_BLOCKS, ResNetConfig
+from fer_ray.config.sections.model import RESNET_BLOCKS, ResNetConfig
 from fer_ray.errors import UserError
 from fer_ray.models import vision
 from fer_ray.models.resnet import ResNet, unfreeze_name

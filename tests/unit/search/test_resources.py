@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fer_ray.config.schema import ResourcesConfig
+from fer_ray.config.sections.search import ResourcesConfig
 from fer_ray.errors import UserError
 from fer_ray.search import resources
 from fer_ray.search.resources import Slots, check_request, plan_slots

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fer_ray.config.schema import AugmentConfig
+from fer_ray.config.sections.augment import AugmentConfig
 from fer_ray.models import vision
 from fer_ray.training.augment import (
     Geometry,

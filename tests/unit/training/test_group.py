@@ -17,7 +17,8 @@ from fer_ray.data.loading import TrainingData, load_training_data
 from fer_ray.data.prepared import Split
 from fer_ray.errors import UserError
 from fer_ray.training.group import Group
-from fer_ray.training.loop import Training, _seed
+from fer_ray.training.loop import Training
+from fer_ray.training.seeds import seed_of
 
 CONFIG = """\
 version: 1
@@ -74,7 +75,7 @@ def batches_of(one: Training) -> list[list[int]]:
     """Numbers of the rows in each batch of the first epoch."""
     return [
         (batch.images[:, 0, 0].int() * 256 + batch.images[:, 0, 1].int()).tolist()
-        for batch in one.rows.batches(one.num_steps, _seed(0, 1, "order", one.group.rank))
+        for batch in one.rows.batches(one.num_steps, seed_of(0, 1, "order", one.group.rank))
     ]
 
 

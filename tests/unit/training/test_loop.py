@@ -15,7 +15,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from fer_ray.bundle.pretrained import resnet_state
-from fer_ray.config.schema import AugmentConfig, DataConfig, ModelConfig, Section, TrainConfig
+from fer_ray.config.sections.augment import AugmentConfig
+from fer_ray.config.sections.base import Section
+from fer_ray.config.sections.data import DataConfig
+from fer_ray.config.sections.model import ModelConfig
+from fer_ray.config.sections.train import TrainConfig
 from fer_ray.data.loading import TrainingData
 from fer_ray.data.prepared import Split
 from fer_ray.errors import UserError
@@ -25,7 +29,8 @@ from fer_ray.models import vision
 from fer_ray.models.build import build_model
 from fer_ray.models.inference import logits_of
 from fer_ray.training import step
-from fer_ray.training.loop import EpochResult, Training
+from fer_ray.training.epoch_result import EpochResult
+from fer_ray.training.loop import Training
 from tests.small import small_config, small_data
 
 TIMES = {"seconds", "images_per_s"}

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from fer_ray.config.schema import OptimizerConfig
+from fer_ray.config.sections.train import OptimizerConfig
 from fer_ray.errors import UserError
 from fer_ray.models.inference import in_channels_last
 from fer_ray.training.checkpoint import (

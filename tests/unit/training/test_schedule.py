@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fer_ray.config.schema import ScheduleConfig
+from fer_ray.config.sections.train import ScheduleConfig
 from fer_ray.training.schedule import (
     Plateau,
     Schedule,

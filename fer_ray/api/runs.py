@@ -1,0 +1,46 @@
+"""The verbs that look at a run, of a search or of one training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fer_ray.search.history import RunHistory
+
+
+def verb_of(run: str | Path) -> str:
+    """What made a run: `tune` or `train`.
+
+    Raises:
+        UserError: no such run.
+    """
+    from fer_ray.runs import open_run as open_directory
+
+    return str(open_directory(Path(run)).document().get("verb"))
+
+
+def open_run(run: str | Path) -> RunHistory:
+    """A search as its `study.db` tells it, while it runs or after; `.frame()` is its DataFrame.
+
+    Raises:
+        UserError: there is no search.
+    """
+    from fer_ray.search.history import read_run
+
+    return read_run(Path(run))
+
+
+def report(run: str | Path) -> Path:
+    """Write `report.html` of a search or a training into its run, replacing an earlier one.
+
+    Raises:
+        UserError: there is no run, or the page cannot be written.
+    """
+    from fer_ray.report.search_page import write_search_page
+    from fer_ray.report.train_page import write_train_page
+    from fer_ray.runs import RunDirectory
+
+    if verb_of(run) == "train":
+        return write_train_page(RunDirectory(Path(run)))
+    return write_search_page(Path(run))

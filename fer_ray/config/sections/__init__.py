@@ -1,0 +1,1 @@
+"""The sections of the config, a module each; `fer_ray.config.schema` puts them together."""
