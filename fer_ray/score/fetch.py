@@ -3,7 +3,8 @@
 | what happens | it is |
 |---|---|
 | no such file or object, HTTP 404 and 410, no such host | `missing` |
-| not allowed, a folder, a FIFO, a name too long, circular links, other HTTP 4xx | `unreadable` |
+| not allowed, a folder, a FIFO, a name too long, circular links | `unreadable` |
+| a redirect in circles or to no web address, other HTTP 4xx | `unreadable` |
 | a damaged member of an archive | `unreadable` |
 | all else: I/O errors, throttling, timeouts, resets, HTTP 5xx, 408, 429, credentials | transient |
 """
@@ -185,7 +186,8 @@ def read_http(url: str) -> bytes | Fault:
         error.close()
         if error.code in (404, 410):
             return Fault("missing", f"HTTP {error.code}")
-        if 400 <= error.code < 500 and error.code not in (408, 425, 429):
+        # 3xx: a redirect in circles, or to something that is no web address.
+        if 300 <= error.code < 500 and error.code not in (408, 425, 429):
             return Fault("unreadable", f"HTTP {error.code}")
         raise TransientError(f"HTTP {error.code}") from error
     except urllib.error.URLError as error:
