@@ -246,8 +246,11 @@ class Client:
                 continue
             if response.status == 200:
                 return json.loads(text)
-            if response.status not in RETRIED or attempt == self._attempts:
-                raise ServerRefusedError(response.status, _problem(text))
+            problem = _problem(text)
+            # A 500 that is no problem of ours: Serve's proxy, whose replica died on the way.
+            may_pass = response.status in RETRIED or (response.status == 500 and not problem)
+            if not may_pass or attempt == self._attempts:
+                raise ServerRefusedError(response.status, problem)
             self._sleep(_asked_pause_s(response.getheader("Retry-After"), pause_s))
         raise AssertionError("the loop above returns or raises")
 

@@ -119,6 +119,10 @@ def _answer(refusal: RefusedError) -> bytes:
     return "\r\n".join([*head, "", ""]).encode() + bytes(response.body)
 
 
+usual_heads = functools.partial(BoundedHeads, head_s=Limits.head_s, head_bytes=Limits.head_bytes)
+"""For a server that is told its protocol by name."""
+
+
 def bound_heads(config: uvicorn.Config, limits: Limits) -> None:
     """Let a server that has not started yet bound its requests' heads."""
     made: Callable[..., Any] = functools.partial(

@@ -1,16 +1,15 @@
 """The sockets that Ray Serve opens: their address, their port, and what they wait for.
 
-Serve has no settings for these, so `start_asgi_http_server` is wrapped where Serve looks it up.
+Serve has no settings for these. A replica looks `start_asgi_http_server` up in its module, where it
+is wrapped. A proxy has it pickled within its class, so there uvicorn's usual protocol is another.
 """
 
 from __future__ import annotations
 
 import functools
-import sys
-from collections.abc import Callable
-from types import ModuleType
 from typing import Any
 
+import uvicorn.config
 from starlette.middleware import Middleware
 
 from fer_ray.serve.heads import bound_heads
@@ -27,16 +26,23 @@ def listen_at(socket: Socket, limits: Limits) -> None:
     the minute in which the kernel keeps closed connections, and Serve then blocks the port for
     good.
     """
-    from ray.serve._private import replica
+    from ray.serve._private import http_util, replica
 
-    def at(http_options: Any) -> Any:
+    start = http_util.start_asgi_http_server
+
+    @functools.wraps(start)
+    async def start_bounded(app: Any, http_options: Any, **kwargs: Any) -> Any:
         changed = {"host": socket.host}
         if socket.tls_certificate is not None:
             changed["ssl_certfile"] = str(socket.tls_certificate)
             changed["ssl_keyfile"] = str(socket.tls_key)
-        return http_options.model_copy(update=changed)
+        options = http_options.model_copy(update=changed)
+        task, server = await start(app, options, **{**kwargs, "enable_so_reuseport": True})
+        # The task has not run yet: nothing waits between its creation and here.
+        bound_heads(server.config, limits)
+        return task, server
 
-    _wrap(replica, limits, at, enable_so_reuseport=True)
+    vars(replica)["start_asgi_http_server"] = start_bounded
 
 
 def outermost() -> list[Middleware]:
@@ -44,24 +50,5 @@ def outermost() -> list[Middleware]:
 
     Called before a proxy or a replica listens; a proxy is told no limits of ours but the usual.
     """
-    proxy = sys.modules.get("ray.serve._private.proxy")
-    if proxy is not None:
-        _wrap(proxy, Limits(), lambda http_options: http_options)
+    uvicorn.config.HTTP_PROTOCOLS["auto"] = "fer_ray.serve.heads:usual_heads"
     return [Middleware(SafeHeaders)]
-
-
-def _wrap(
-    module: ModuleType, limits: Limits, options_of: Callable[[Any], Any], **always: Any
-) -> None:
-    from ray.serve._private import http_util
-
-    start = http_util.start_asgi_http_server
-
-    @functools.wraps(start)
-    async def start_bounded(app: Any, http_options: Any, **kwargs: Any) -> Any:
-        task, server = await start(app, options_of(http_options), **{**kwargs, **always})
-        # The task has not run yet: nothing waits between its creation and here.
-        bound_heads(server.config, limits)
-        return task, server
-
-    vars(module)["start_asgi_http_server"] = start_bounded

@@ -137,7 +137,7 @@ def test_the_camera(page: Page, url: str) -> None:
     page.goto(url)
     page.click("#open-camera")
     expect(page.locator("#shoot")).to_be_focused()
-    page.wait_for_function("document.querySelector('video').videoWidth > 0")
+    expect(page.locator("video")).to_have_js_property("readyState", 4)  # it shows pictures
     page.keyboard.press("Enter")
     card = page.locator("#results > li").filter(has_text="camera.jpg")
     expect(card.locator(".latency")).to_have_count(1)
@@ -212,7 +212,7 @@ def test_the_camera_sends_the_whole_picture_where_faces_are_found(
     page.click("#open-camera")
     expect(page.locator("#camera-how")).to_contain_text("the faces are found")
     expect(page.locator("#oval")).to_be_hidden()
-    page.wait_for_function("document.querySelector('video').videoWidth > 0")
+    expect(page.locator("video")).to_have_js_property("readyState", 4)  # it shows pictures
     page.click("#shoot")
     # The fake camera shows no face.
     expect(page.locator("#results .answer")).to_have_text("No face was found.")

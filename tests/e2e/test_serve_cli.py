@@ -269,7 +269,8 @@ def test_several_replicas(bundle: Path, tmp_path: Path, mode: tuple[str, ...]) -
             metrics = client.get("/metrics").text
         infos = [line for line in metrics.splitlines() if line.startswith("fer_ray_bundle_info")]
         with slow_head:  # each of the ways in has a time for a head
-            assert slow_head.recv(65536).startswith(b"HTTP/1.1 408")
+            answer = slow_head.recv(65536)
+            assert answer[:12] in (b"", b"HTTP/1.1 408")  # HAProxy just hangs up
         assert len(infos) == 2
         assert all(predictor.bundle.id in line for line in infos)
         process.send_signal(signal.SIGTERM)
