@@ -24,6 +24,7 @@ from fer_ray.serve.client import Client, ServerRefusedError
 from fer_ray.serve.detection import FaceFinder
 from fer_ray.serve.endpoint import free_port
 from fer_ray.serve.limits import Limits
+from fer_ray.serve.measures import Measures
 from fer_ray.serve.settings import Settings
 from tests.hostile_bodies import hostile_requests
 from tests.photos import encoded, photo
@@ -42,8 +43,10 @@ def make_app(predictor: Predictor) -> Iterator[MakeApp]:
     def make(**bounds: int) -> FastAPI:
         limits = Limits(**bounds)
         finder = FaceFinder("haar", predictor.source_px, 1, limits)
-        classifiers.append(Classifier(predictor, num_threads=1, finder=finder))
-        return build_app(Slot(classifiers[-1]), Surroundings(limits, finds_faces=True))
+        measures = Measures()
+        classifiers.append(Classifier(predictor, 1, measures=measures, finder=finder))
+        around = Surroundings(limits, finds_faces=True, measures=measures)
+        return build_app(Slot(classifiers[-1]), around)
 
     yield make
     for classifier in classifiers:
