@@ -180,8 +180,8 @@ def served(mode: str, precision: str, threads: int) -> Iterator[tuple[int, dict[
         facts["stop_s"] = round(time.perf_counter() - began, 1)
 
 
-def pss_bytes(root: int) -> int:
-    """Proportional memory of a process and all below it: shared pages are counted once."""
+def family_of(root: int) -> set[int]:
+    """A process and all below it."""
     parents: dict[int, int] = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
@@ -192,8 +192,13 @@ def pss_bytes(root: int) -> int:
     family = {root}
     while more := {pid for pid, parent in parents.items() if parent in family} - family:
         family |= more
+    return family
+
+
+def pss_bytes(root: int) -> int:
+    """Proportional memory of a process and all below it: shared pages are counted once."""
     total = 0
-    for pid in family:
+    for pid in family_of(root):
         with contextlib.suppress(OSError):
             for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
                 if line.startswith("Pss:"):
@@ -206,6 +211,7 @@ def score_rate(precision: str, threads: int, files: list[bytes]) -> float:
     import tempfile
 
     from fer_ray import api
+    from fer_ray.score.options import Effort
 
     predictor = api.load_predictor(precision=precision, num_threads=threads)
     with tempfile.TemporaryDirectory() as directory:
@@ -214,7 +220,8 @@ def score_rate(precision: str, threads: int, files: list[bytes]) -> float:
         for number in range(4096):
             (folder / f"{number}.jpg").write_bytes(files[number % len(files)])
         began = time.perf_counter()
-        api.score([str(folder)], Path(directory) / "out", predictor, num_threads=threads)
+        effort = Effort(engine="local", num_threads=threads)
+        api.score([str(folder)], Path(directory) / "out", predictor, effort=effort)
         return 4096 / (time.perf_counter() - began)
 
 

@@ -31,7 +31,7 @@ from typing import Any
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent))
-from serve import faces, load, one_request, pss_bytes, requests_of, served
+from serve import faces, family_of, load, one_request, pss_bytes, requests_of, served
 
 from fer_ray.serve.client import Client
 from fer_ray.serve.control import request_update
@@ -104,13 +104,13 @@ def _quantile_ms(seconds: list[float], q: float) -> float | None:
     return round(1000 * float(np.quantile(seconds, q)), 1) if seconds else None
 
 
-def replica_pids(root: int) -> list[int]:
-    """Processes of Serve's replicas below the command."""
+def own_replicas() -> list[int]:
+    """Serve's replicas below this process; of nobody else's endpoint."""
     found = []
-    for entry in Path("/proc").iterdir():
+    for pid in family_of(os.getpid()):
         with contextlib.suppress(OSError):
-            if entry.name.isdigit() and b"ray::ServeReplica" in (entry / "cmdline").read_bytes():
-                found.append(int(entry.name))
+            if b"ray::ServeReplica" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                found.append(pid)
     return found
 
 
@@ -143,7 +143,7 @@ def killed(port: int, file: bytes) -> dict[str, Any]:
     """Kill the replica; our client's own retries until it answers again."""
     with Client(f"http://127.0.0.1:{port}", attempts=30) as client:
         client.predict(file)
-        (pid,) = replica_pids(os.getpid())
+        (pid,) = own_replicas()
         os.kill(pid, signal.SIGKILL)
         began = time.perf_counter()
         client.predict(file)
@@ -174,14 +174,14 @@ def main() -> None:
         memory = []
         for share in (0.1, 0.9):
             asyncio.run(load(port, requests, 64, share * options.requests / capacity))
-            memory.append(round(sum(pss_bytes(pid) for pid in replica_pids(0)) / 1e6, 1))
+            memory.append(round(sum(pss_bytes(pid) for pid in own_replicas()) / 1e6, 1))
         results["memory_mb"] = memory
         print("memory", memory, flush=True)
         results["overload"] = asyncio.run(
             overload(port, requests, 2 * capacity, options.overload_s)
         )
         results["overload"]["memory_mb"] = round(
-            sum(pss_bytes(pid) for pid in replica_pids(0)) / 1e6, 1
+            sum(pss_bytes(pid) for pid in own_replicas()) / 1e6, 1
         )
         print("overload", results["overload"], flush=True)
         results["killed"] = killed(port, files[0])

@@ -27,6 +27,7 @@ def endpoint(
     api_keys: str | Path | None = None,
     page: bool = True,
     notice: str | None = None,
+    faces: str = "none",
     access_log: str | Path | None = None,
     tls_certificate: str | Path | None = None,
     tls_key: str | Path | None = None,
@@ -46,6 +47,7 @@ def endpoint(
         api_keys: file of key hashes; None lets everyone in.
         page: whether `GET /` is the page for people.
         notice: what that page says it is and is not; None is the usual text.
+        faces: detector that requests may ask for: `none`, `haar` or `yunet:PATH`.
         access_log: file, one JSON line a request.
         tls_certificate: PEM file with the chain; None is plain HTTP.
         tls_key: PEM file.
@@ -70,6 +72,7 @@ def endpoint(
         api_keys=_absolute(api_keys),
         has_page=page,
         notice=DEFAULT_NOTICE if notice is None else notice,
+        faces=faces,
         access_log=_absolute(access_log),
     )
     certificate, key = _absolute(tls_certificate), _absolute(tls_key)

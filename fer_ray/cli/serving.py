@@ -59,6 +59,10 @@ def serve(
     notice: Annotated[
         str | None, typer.Option(help="What the page says this is and is not.", metavar="TEXT")
     ] = None,
+    faces: Annotated[
+        str,
+        typer.Option(metavar="none|haar|yunet:PATH", help="Let requests ask for faces in photos."),
+    ] = "none",
     access_log: Annotated[
         Path | None, typer.Option(help="One JSON line a request.", metavar="FILE")
     ] = None,
@@ -81,6 +85,7 @@ def serve(
         api_keys=api_keys,
         page=page,
         notice=notice,
+        faces=faces,
         access_log=access_log,
         tls_certificate=tls_certificate,
         tls_key=tls_key,
@@ -121,7 +126,7 @@ def _say_ready(endpoint: Endpoint) -> None:
     threads = endpoint.settings.num_threads
     say(
         f"replicas: {endpoint.num_replicas}{most}, threads each: {threads}, "
-        f"{endpoint.mode}: {MODES[endpoint.mode]}"
+        f"{endpoint.mode}: {MODES[endpoint.mode]}, faces: {endpoint.settings.faces}"
     )
     key = ' -H "Authorization: Bearer $KEY"' if endpoint.settings.api_keys else ""
     address = f"{endpoint.url}/v1/predict"

@@ -54,6 +54,7 @@ def card(classifier: Classifier) -> dict[str, Any]:
         "runtime": predictor.runtime,
         "precision": predictor.precision,
         "device": str(predictor.device),
+        "faces": classifier.detector,
         "inference": predictor.inference,
     }
 

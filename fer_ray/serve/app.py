@@ -36,6 +36,7 @@ class Surroundings:
         guards_operations: whether `/metrics`, `/docs` and `/openapi.json` want a key too.
         has_page: whether `GET /` is the page.
         notice: what the page says it is and is not.
+        finds_faces: whether the page asks for faces.
         access_log: None is none.
         measures: the counters of this replica.
         replicas: None where this process is the only one.
@@ -46,6 +47,7 @@ class Surroundings:
     guards_operations: bool = False
     has_page: bool = True
     notice: str = DEFAULT_NOTICE
+    finds_faces: bool = False
     access_log: AccessLog | None = None
     measures: Measures = field(default_factory=Measures)
     replicas: Replicas | None = None
@@ -77,7 +79,7 @@ def build_app(slot: Slot, around: Surroundings | None = None) -> FastAPI:
     _add_health(app, slot, gate)
     _add_operations(app, gate, around)
     if around.has_page:
-        pages.add_page(app, around.notice, wants_key=gate.wants_key)
+        pages.add_page(app, around.notice, wants_key=gate.wants_key, finds_faces=around.finds_faces)
     return app
 
 
@@ -100,7 +102,7 @@ def _add_predictions(app: FastAPI, slot: Slot, gate: Gate, counted: Measures) ->
         **documents.route(
             protocol.PredictAnswer,
             BODY_PROBLEMS,
-            extra=documents.with_body(documents.single_bodies()),
+            extra=documents.with_body(documents.single_bodies(), takes_faces=True),
         ),
     )
     async def predict(request: Request) -> Response:
@@ -109,7 +111,9 @@ def _add_predictions(app: FastAPI, slot: Slot, gate: Gate, counted: Measures) ->
             classifier, asked = await read(read_single, request, ticket)
             with classifier.in_use():
                 async with gate.in_time():
-                    answer = await classifier.classify(asked.images[0], asked.top_k)
+                    answer = await classifier.classify(
+                        asked.images[0], asked.top_k, faces=asked.faces
+                    )
         return json_answer({**answer, **signature(classifier, request)})
 
     @app.post(
@@ -117,7 +121,7 @@ def _add_predictions(app: FastAPI, slot: Slot, gate: Gate, counted: Measures) ->
         **documents.route(
             protocol.BatchAnswer,
             BODY_PROBLEMS,
-            extra=documents.with_body(documents.batch_bodies()),
+            extra=documents.with_body(documents.batch_bodies(), takes_faces=True),
         ),
     )
     async def predict_batch(request: Request) -> Response:
@@ -126,7 +130,9 @@ def _add_predictions(app: FastAPI, slot: Slot, gate: Gate, counted: Measures) ->
             classifier, asked = await read(read_batch, request, ticket)
             with classifier.in_use():
                 async with gate.in_time():
-                    results = await classifier.classify_each(asked.images, asked.top_k)
+                    results = await classifier.classify_each(
+                        asked.images, asked.top_k, faces=asked.faces
+                    )
         return json_answer({"results": results, **signature(classifier, request)})
 
     @app.post(

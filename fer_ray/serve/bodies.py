@@ -7,7 +7,7 @@ import base64
 import binascii
 import time
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 from starlette.requests import Request
@@ -21,6 +21,7 @@ from fer_ray.serve.protocol import (
     HubRequest,
     InferRequest,
     Parameters,
+    PredictParameters,
     PredictRequest,
 )
 
@@ -42,10 +43,12 @@ class Asked:
     Attributes:
         images: files, or base64 text that is decoded off the event loop; at least one.
         top_k: None is all classes.
+        faces: find the faces in each.
     """
 
     images: list[bytes | str]
     top_k: int | None
+    faces: bool = False
 
 
 async def read_single(request: Request, ticket: Ticket, limits: Limits) -> Asked:
@@ -58,15 +61,15 @@ async def read_single(request: Request, ticket: Ticket, limits: Limits) -> Asked
     is_raw = media_type == RAW_TYPE or media_type.startswith("image/")
     if not is_raw and media_type not in (JSON_TYPE, FORM_TYPE):
         raise _unsupported(media_type, f"image/*, {RAW_TYPE}, {FORM_TYPE} or {JSON_TYPE}")
-    top_k = _query_top_k(request)
+    query = _query(request, PredictParameters)
     body = await read_body(request, ticket, limits)
     if is_raw:
-        return Asked([body], top_k)
+        return _asked([body], None, query)
     if media_type == FORM_TYPE:
         files = form_files(request.headers["content-type"], body, SINGLE_FIELD, max_files=1)
-        return Asked([*files], top_k)
+        return _asked([*files], None, query)
     document = _validated(PredictRequest, body)
-    return Asked([document.inputs], _top_k(document.parameters, top_k))
+    return _asked([document.inputs], document.parameters, query)
 
 
 async def read_batch(request: Request, ticket: Ticket, limits: Limits) -> Asked:
@@ -78,20 +81,20 @@ async def read_batch(request: Request, ticket: Ticket, limits: Limits) -> Asked:
     media_type = media_type_of(request)
     if media_type not in (JSON_TYPE, FORM_TYPE):
         raise _unsupported(media_type, f"{FORM_TYPE} or {JSON_TYPE}")
-    top_k = _query_top_k(request)
+    query = _query(request, PredictParameters)
     body = await read_body(request, ticket, limits)
     if media_type == FORM_TYPE:
         files = form_files(
             request.headers["content-type"], body, BATCH_FIELD, max_files=limits.batch_images
         )
-        return Asked([*files], top_k)
+        return _asked([*files], None, query)
     document = _validated(BatchRequest, body)
     if len(document.inputs) > limits.batch_images:
         raise RefusedError(
             "too-many-images",
             f"{len(document.inputs):,} images, but at most {limits.batch_images} are taken at once",
         )
-    return Asked([*document.inputs], _top_k(document.parameters, top_k))
+    return _asked([*document.inputs], document.parameters, query)
 
 
 async def read_hub(request: Request, ticket: Ticket, limits: Limits) -> Asked:
@@ -104,12 +107,12 @@ async def read_hub(request: Request, ticket: Ticket, limits: Limits) -> Asked:
     is_raw = media_type == RAW_TYPE or media_type.startswith("image/")
     if not is_raw and media_type != JSON_TYPE:
         raise _unsupported(media_type, f"image/*, {RAW_TYPE} or {JSON_TYPE}")
-    top_k = _query_top_k(request)
+    query = _query(request, Parameters)
     body = await read_body(request, ticket, limits)
     if is_raw:
-        return Asked([body], top_k)
+        return _asked([body], None, query)
     document = _validated(HubRequest, body)
-    return Asked([document.inputs], _top_k(document.parameters, top_k))
+    return _asked([document.inputs], document.parameters, query)
 
 
 async def read_infer(request: Request, ticket: Ticket, limits: Limits) -> InferRequest:
@@ -204,12 +207,12 @@ def _first_fault(error: ValidationError) -> str:
     return (f"{place}: {first['msg']}" if place else str(first["msg"]))[:300]
 
 
-def _query_top_k(request: Request) -> int | None:
-    """`?top_k=`; any other parameter is refused rather than ignored."""
+def _query(request: Request, kind: type[Parameters]) -> Parameters | None:
+    """The address's parameters; any that the route does not take is refused, not ignored."""
     if not request.url.query:
         return None
     try:
-        return Parameters.model_validate(dict(request.query_params)).top_k
+        return kind.model_validate(dict(request.query_params))
     except ValidationError as error:
         raise RefusedError("invalid-parameter", _first_fault(error)) from error
 
@@ -219,6 +222,10 @@ def _query_nothing(request: Request) -> None:
         raise RefusedError("invalid-parameter", "the address takes no parameters here")
 
 
-def _top_k(parameters: Parameters | None, from_query: int | None) -> int | None:
-    found = parameters.top_k if parameters is not None else None
-    return found if found is not None else from_query
+def _asked(images: list[bytes | str], given: Parameters | None, query: Parameters | None) -> Asked:
+    """JSON's own parameters go before the address's."""
+    named: dict[str, Any] = {}
+    for parameters in (query, given):
+        if parameters is not None:
+            named |= parameters.model_dump(include={"top_k", "faces"}, exclude_none=True)
+    return Asked(images, named.get("top_k"), named.get("faces", False))

@@ -9,11 +9,15 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from fer_ray.bundle.predictor import Predictor
 from fer_ray.errors import DecodeError
 from fer_ray.images.decode import Decoded
 from fer_ray.serve.batcher import Answer, Batcher
 from fer_ray.serve.bodies import image_bytes
+from fer_ray.serve.detection import FaceFinder
 from fer_ray.serve.limits import Limits
 from fer_ray.serve.measures import Drift, Measures, validation_shares
 from fer_ray.serve.problems import RefusedError, refused_by_decoder
@@ -27,6 +31,7 @@ class Classifier:
         num_threads: decoding, and of torch.
         max_pixels: of an image; more are refused before any is decoded.
         measures: told of each image.
+        finder: of faces in photos; None offers no detection.
     """
 
     def __init__(
@@ -35,9 +40,11 @@ class Classifier:
         num_threads: int,
         max_pixels: int = Limits.image_pixels,
         measures: Measures | None = None,
+        finder: FaceFinder | None = None,
     ) -> None:
         self.predictor = predictor
         self._max_pixels = max_pixels
+        self._finder = finder
         self.measures = measures or Measures()
         self.drift = Drift(predictor.class_names, validation_shares(predictor.bundle))
         self._decoders = ThreadPoolExecutor(num_threads, "decode")
@@ -56,40 +63,99 @@ class Classifier:
         began = time.perf_counter()
         loop = asyncio.get_running_loop()
         decoded = await loop.run_in_executor(self._decoders, self._decode, image)
-        is_decoded = time.perf_counter()
-        answer = await self._batcher.submit(decoded.pixels)
-        self.measures.stage("decode", is_decoded - began)
-        self.measures.stage("classify", time.perf_counter() - is_decoded)
+        self.measures.stage("decode", time.perf_counter() - began)
+        return await self._answer_pixels(decoded.pixels)
+
+    async def _answer_pixels(self, pixels: npt.NDArray[np.uint8]) -> Answer:
+        """Classify what is decoded, uint8 [H, W] at `source_px`, and count it."""
+        began = time.perf_counter()
+        answer = await self._batcher.submit(pixels)
+        self.measures.stage("classify", time.perf_counter() - began)
         index = answer.label_index
         self.measures.answered(self.predictor.class_names[index], uncertain=answer.uncertain)
         self.drift.add(index)
         return answer
 
-    async def classify(self, image: bytes | str, top_k: int | None) -> dict[str, Any]:
+    async def classify(
+        self, image: bytes | str, top_k: int | None, *, faces: bool = False
+    ) -> dict[str, Any]:
         """One image to `predictions` and `uncertain`.
 
         Args:
             image: a file, or base64 text of one.
             top_k: None is all classes.
+            faces: find the faces of a photo and classify each: adds `faces` and `faces_found`.
 
         Raises:
-            RefusedError: the image or its base64 is wrong.
+            RefusedError: the image or its base64 is wrong; faces are not found here, or no more.
         """
-        answer = await self.answer(image)
-        return {"predictions": answer.ranked(top_k), "uncertain": answer.uncertain}
+        with self._finding(1 if faces else 0) as finder:
+            return await self._classify(image, top_k, finder)
 
     async def classify_each(
-        self, images: list[bytes | str], top_k: int | None
+        self, images: list[bytes | str], top_k: int | None, *, faces: bool = False
     ) -> list[dict[str, Any]]:
-        """Several images, in order; a refused one is `{"problem": ...}` and hinders no other."""
+        """Several images, in order; a refused one is `{"problem": ...}` and hinders no other.
+
+        Raises:
+            RefusedError: faces are not found here, or not in so many.
+        """
 
         async def one(image: bytes | str) -> dict[str, Any]:
             try:
-                return await self.classify(image, top_k)
+                return await self._classify(image, top_k, finder)
             except RefusedError as refusal:
                 return {"problem": refusal.document()}
 
-        return await asyncio.gather(*(one(image) for image in images))
+        with self._finding(len(images) if faces else 0) as finder:
+            return await asyncio.gather(*(one(image) for image in images))
+
+    @contextmanager
+    def _finding(self, num_photos: int) -> Iterator[FaceFinder | None]:
+        """The finder while it works on so many photos; None for none."""
+        if not num_photos:
+            yield None
+            return
+        if self._finder is None:
+            raise RefusedError(
+                "invalid-parameter", "faces: not offered here; the operator may allow it: --faces"
+            )
+        with self._finder.admit(num_photos):
+            yield self._finder
+
+    async def _classify(
+        self, image: bytes | str, top_k: int | None, finder: FaceFinder | None
+    ) -> dict[str, Any]:
+        if finder is None:
+            answer = await self.answer(image)
+            return {"predictions": answer.ranked(top_k), "uncertain": answer.uncertain}
+        began = time.perf_counter()
+        photo = await finder.search(image)
+        self.measures.stage("detect", time.perf_counter() - began)
+        self.measures.faces.observe(photo.num_found)
+        answers = await asyncio.gather(*(self._answer_pixels(cut.pixels) for cut in photo.faces))
+        faces = [
+            {
+                "box": {"x": cut.face.x, "y": cut.face.y, "w": cut.face.w, "h": cut.face.h},
+                "detector_score": cut.face.score,
+                "predictions": answer.ranked(top_k),
+                "uncertain": answer.uncertain,
+            }
+            for cut, answer in zip(photo.faces, answers, strict=True)
+        ]
+        # For whoever wants one answer: the largest face's. Without a face there is none.
+        main = max(faces, key=_area, default={"predictions": [], "uncertain": True})
+        return {
+            "predictions": main["predictions"],
+            "uncertain": main["uncertain"],
+            "faces": faces,
+            "faces_found": photo.num_found,
+        }
+
+    @property
+    def detector(self) -> str:
+        """`none`, `haar` or `yunet`."""
+        return self._finder.kind if self._finder is not None else "none"
 
     @contextmanager
     def in_use(self) -> Iterator[None]:
@@ -110,6 +176,8 @@ class Classifier:
         """Let go of the threads."""
         self._decoders.shutdown(wait=False, cancel_futures=True)
         self._batcher.close()
+        if self._finder is not None:
+            self._finder.close()
 
     def _decode(self, image: bytes | str) -> Decoded:
         data = image_bytes(image)
@@ -117,6 +185,10 @@ class Classifier:
             return self.predictor.decode(data, self._max_pixels)
         except DecodeError as error:
             raise refused_by_decoder(error) from error
+
+
+def _area(face: dict[str, Any]) -> float:
+    return float(face["box"]["w"] * face["box"]["h"])
 
 
 class Slot:

@@ -8,7 +8,6 @@ import path for `serve deploy` and KubeRay, with `Settings` as `args` and the bu
 from __future__ import annotations
 
 import asyncio
-import functools
 import hashlib
 import logging
 from collections.abc import Sequence
@@ -24,10 +23,12 @@ from fer_ray.errors import FerRayError
 from fer_ray.serve.access_log import AccessLog
 from fer_ray.serve.app import Surroundings, build_app
 from fer_ray.serve.classifier import Classifier, Slot
+from fer_ray.serve.detection import FaceFinder
 from fer_ray.serve.keys import KeyBook
 from fer_ray.serve.limits import Limits
 from fer_ray.serve.measures import Measures, Snapshot
-from fer_ray.serve.settings import Settings, Socket
+from fer_ray.serve.ray_sockets import listen_at
+from fer_ray.serve.settings import Settings
 
 MAX_ONGOING_REQUESTS = 4 * Limits().requests
 """Serve's own bound of a replica: never reached, for ours answers 503 first."""
@@ -47,13 +48,20 @@ class Replica:
     def __init__(self, settings: Settings) -> None:
         logging.getLogger("ray.serve").setLevel(logging.WARNING)
         if settings.socket is not None:
-            listen_at(settings.socket)
+            listen_at(settings.socket, settings.limits)
         self._settings = settings
         self._measures = Measures()
         self._slot = Slot()
         self._fault = ""
         self._name = serve.get_replica_context().replica_tag
+        self._access_log = AccessLog(settings.access_log) if settings.access_log else None
         self._tasks: set[asyncio.Task[None]] = set()
+
+    def __del__(self) -> None:
+        """Serve's call after the last answer, before it ends the process: lose no line."""
+        access_log = getattr(self, "_access_log", None)  # it may have failed before
+        if access_log is not None:
+            access_log.close()
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         settings = self._settings
@@ -63,7 +71,8 @@ class Replica:
             guards_operations=settings.guards_operations,
             has_page=settings.has_page,
             notice=settings.notice,
-            access_log=AccessLog(settings.access_log) if settings.access_log else None,
+            finds_faces=settings.faces != "none",
+            access_log=self._access_log,
             measures=self._measures,
             replicas=self._snapshots_of_all,
         )
@@ -112,8 +121,14 @@ class Replica:
             runtime=settings.runtime,
             num_threads=settings.num_threads,
         )
+        limits = settings.limits
+        finder = None
+        if settings.faces != "none":
+            # Half of the threads: who sends single faces shall not wait for searches.
+            searches = max(1, settings.num_threads // 2)
+            finder = FaceFinder(settings.faces, predictor.source_px, searches, limits)
         return Classifier(
-            predictor, settings.num_threads, settings.limits.image_pixels, self._measures
+            predictor, settings.num_threads, limits.image_pixels, self._measures, finder
         )
 
     async def _snapshots_of_all(self) -> Sequence[tuple[str, Snapshot]]:
@@ -202,27 +217,3 @@ def _deployment(settings: Settings) -> serve.Deployment:
         max_constructor_retry_count=1,
     )(serve.ingress()(Replica))
     return made
-
-
-def listen_at(socket: Socket) -> None:
-    """Let Serve's direct ingress bind the address that was asked for, and share its port.
-
-    Serve takes one address for its proxy and its replicas, but only the replica should listen
-    there. And Ray 2.60 binds without SO_REUSEPORT: after a restart on the same port that fails for
-    the minute in which the kernel keeps closed connections, and Serve then blocks the port for
-    good.
-    """
-    from ray.serve._private import http_util, replica
-
-    start = http_util.start_asgi_http_server
-
-    @functools.wraps(start)
-    async def start_sharing(app: Any, http_options: Any, **kwargs: Any) -> Any:
-        changed = {"host": socket.host}
-        if socket.tls_certificate is not None:
-            changed["ssl_certfile"] = str(socket.tls_certificate)
-            changed["ssl_keyfile"] = str(socket.tls_key)
-        options = http_options.model_copy(update=changed)
-        return await start(app, options, **{**kwargs, "enable_so_reuseport": True})
-
-    vars(replica)["start_asgi_http_server"] = start_sharing

@@ -25,6 +25,13 @@ _TOP_K = {
     "description": "Best classes; all of them without it. JSON's own parameter goes first.",
     "schema": {"type": "integer", "minimum": 1},
 }
+_FACES = {
+    "name": "faces",
+    "in": "query",
+    "description": "Find the faces in each photo and classify each. Only where the server offers "
+    "it (`faces` of /v1/models), else 422. JSON's own parameter goes first.",
+    "schema": {"type": "boolean"},
+}
 _BINARY = {"type": "string", "format": "binary"}
 
 
@@ -72,10 +79,13 @@ def array_of(model: type[BaseModel], problems: Iterable[int], **more: Any) -> di
     return found
 
 
-def with_body(bodies: dict[str, Any], *, takes_top_k: bool = True) -> dict[str, Any]:
+def with_body(
+    bodies: dict[str, Any], *, takes_top_k: bool = True, takes_faces: bool = False
+) -> dict[str, Any]:
     """`extra` of a route that takes a body."""
     body = {"requestBody": {"required": True, "content": bodies}}
-    return {**body, **({"parameters": [_TOP_K]} if takes_top_k else {})}
+    parameters = [*([_TOP_K] if takes_top_k else []), *([_FACES] if takes_faces else [])]
+    return {**body, **({"parameters": parameters} if parameters else {})}
 
 
 def single_bodies() -> dict[str, Any]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fer_ray.errors import UserError
+from fer_ray.images.detect import build_detector, kind_of
 from fer_ray.serve.keys import KeyBook
 from fer_ray.serve.settings import Settings, Socket
 
@@ -129,10 +130,12 @@ def check_endpoint(endpoint: Endpoint, *, allow_open: bool) -> Endpoint:
 
 
 def _check_files(endpoint: Endpoint) -> None:
-    """The key file and the certificate, before anything is started."""
+    """The key file, the detector and the certificate, before anything is started."""
     settings = endpoint.settings
     if settings.api_keys is not None:
         KeyBook(settings.api_keys)
+    if kind_of(settings.faces) != "none":
+        build_detector(settings.faces)  # says at once what is missing
     if settings.access_log is not None and not settings.access_log.parent.is_dir():
         raise UserError(f"access log {settings.access_log}: its directory is not there")
     if (endpoint.tls_certificate is None) != (endpoint.tls_key is None):

@@ -2,7 +2,8 @@
 
 Ray 2.60's template opens its metrics and statistics pages on all interfaces, without a password,
 and its admin socket in /tmp. The paths and ports are settings; the addresses are not, so Serve is
-given a script in HAProxy's place that corrects them before the real one starts.
+given a script in HAProxy's place that corrects them before the real one starts. Nor is
+there a time for a request's head.
 """
 
 from __future__ import annotations
@@ -15,10 +16,11 @@ from pathlib import Path
 
 from fer_ray.errors import UserError
 from fer_ray.serve.endpoint import free_port
+from fer_ray.serve.limits import Limits
 
 _SCRIPT = """\
 #!/bin/sh
-# Written by fer-ray serve: statistics and metrics on loopback only.
+# Written by fer-ray serve: statistics and metrics on loopback only, heads bounded in time.
 config=
 before=
 for word in "$@"; do
@@ -28,6 +30,8 @@ done
 if [ -n "$config" ]; then
   sed -i -e 's/^\\( *bind \\):{metrics}$/\\1127.0.0.1:{metrics}/' \\
     -e 's/^\\( *bind \\)\\*:{stats}$/\\1127.0.0.1:{stats}/' \\
+    -e '/^ *timeout http-request /d' \\
+    -e '/^ *timeout client /a\\    timeout http-request {head_s:.0f}s' \\
     -e 's/mode 666 level admin/mode 600 level admin/' "$config"
 fi
 exec {binary} "$@"
@@ -47,7 +51,9 @@ def prepared() -> Iterator[dict[str, str]]:
         metrics, stats, fallback = (free_port("127.0.0.1") for _ in range(3))
         script = directory / "haproxy"
         script.write_text(
-            _SCRIPT.format(metrics=metrics, stats=stats, binary=shlex.quote(_binary()))
+            _SCRIPT.format(
+                metrics=metrics, stats=stats, binary=shlex.quote(_binary()), head_s=Limits.head_s
+            )
         )
         script.chmod(0o700)
         yield {

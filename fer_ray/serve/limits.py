@@ -15,9 +15,14 @@ class Limits:
 
     Attributes:
         body_bytes: of one request, counted while it streams in.
+        head_s: seconds in which the head of a request must have arrived.
+        head_bytes: of a head.
         body_s: seconds in which a body must have arrived.
         image_pixels: of one image; more are refused before any is decoded.
         batch_images: of one batch request.
+        faces: of one photo that are classified, the largest; the answer says how many there are.
+        face_photos: of one batch request in which faces are sought.
+        waiting_photos: of all requests in which faces are sought at once; more are answered 503.
         answer_s: seconds from the whole body to its answer.
         requests: taken at once; more are answered 503. Lies below Serve's own limit, whose
             answer is plain text without `Retry-After`.
@@ -27,9 +32,14 @@ class Limits:
     """
 
     body_bytes: int = 10_000_000
+    head_s: float = 10.0
+    head_bytes: int = 65_536
     body_s: float = 30.0
     image_pixels: int = 25_000_000
     batch_images: int = 128
+    faces: int = 32
+    face_photos: int = 16
+    waiting_photos: int = 64
     answer_s: float = 30.0
     requests: int = 256
     key_requests: int = 192

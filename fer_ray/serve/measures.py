@@ -24,6 +24,8 @@ WINDOW = 1000
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _IMAGES = (1, 2, 4, 8, 16, 32, 64, 128)
+_FACES = (0, 1, 2, 4, 8, 16, 32)
+_STAGES = ("receive", "decode", "detect", "classify")
 
 Snapshot = list[dict[str, Any]]
 """One replica's families: name, documentation, type and samples, ready for JSON."""
@@ -50,13 +52,17 @@ class Measures:
         )
         self.stages = Histogram(
             "fer_ray_stage_seconds",
-            "Of a request's time: receive (its body), decode, classify (queue and network).",
+            "Of a request's time: receive (its body), decode, detect (find the faces), classify "
+            "(queue and network).",
             ("stage",),
             registry=registry,
             buckets=_SECONDS,
         )
         self.batch = Histogram(
             "fer_ray_batch_images", "Images a forward pass.", registry=registry, buckets=_IMAGES
+        )
+        self.faces = Histogram(
+            "fer_ray_faces", "Faces found in a photo.", registry=registry, buckets=_FACES
         )
         self.predictions = Counter(
             "fer_ray_predictions", "Images by answer.", ("label",), registry=registry
@@ -77,7 +83,7 @@ class Measures:
         self.bundle = Gauge(
             "fer_ray_bundle_info", "The bundle being served.", ("name", "id"), registry=registry
         )
-        self._stage = {name: self.stages.labels(name) for name in ("receive", "decode", "classify")}
+        self._stage = {name: self.stages.labels(name) for name in _STAGES}
         self._drift = Drift((), None)
 
     def stage(self, name: str, seconds: float) -> None:

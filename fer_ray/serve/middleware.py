@@ -11,7 +11,6 @@ import time
 from typing import Any
 
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fer_ray.serve.access_log import AccessLog
@@ -141,8 +140,3 @@ class Accounts:
                 "images": facts.get("images", 0),
             }
         )
-
-
-def outermost() -> list[Middleware]:
-    """For Serve's `RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH`, the one way that Ray leaves."""
-    return [Middleware(SafeHeaders)]

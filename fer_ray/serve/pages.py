@@ -16,15 +16,16 @@ from fer_ray.serve import documents
 _HTML = "text/html; charset=utf-8"
 
 
-def add_page(app: FastAPI, notice: str, *, wants_key: bool) -> None:
+def add_page(app: FastAPI, notice: str, *, wants_key: bool, finds_faces: bool = False) -> None:
     """Add `GET /`.
 
     Args:
         app: to which.
         notice: what this is and is not; plain text.
         wants_key: show a field for the API key.
+        finds_faces: offer to find the faces in photos.
     """
-    body = _rendered("page.html", notice=notice, wants_key=wants_key)
+    body = _rendered("page.html", notice=notice, wants_key=wants_key, finds_faces=finds_faces)
     headers = _page_headers(body)
 
     @app.get("/", **documents.route(None, (500,), media_type="text/html", needs_key=False))

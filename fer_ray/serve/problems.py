@@ -27,12 +27,14 @@ class Kind:
 
 
 PROBLEMS = {
+    "invalid-http": Kind(400, "This is not HTTP"),
     "invalid-json": Kind(400, "The body is not the JSON that this route takes"),
     "invalid-multipart": Kind(400, "The body is not the form that this route takes"),
     "unauthorized": Kind(401, "An API key is wanted"),
     "not-found": Kind(404, "There is no such route"),
     "unknown-model": Kind(404, "There is no such model"),
     "method-not-allowed": Kind(405, "The route does not take this method"),
+    "head-too-slow": Kind(408, "The request's head did not arrive in time"),
     "body-too-slow": Kind(408, "The body did not arrive in time"),
     "body-too-large": Kind(413, "The body has too many bytes"),
     "image-too-large": Kind(413, "The image has too many pixels or bytes"),
@@ -41,6 +43,7 @@ PROBLEMS = {
     "undecodable-image": Kind(422, "The image cannot be decoded"),
     "invalid-base64": Kind(422, "The input is not base64"),
     "invalid-parameter": Kind(422, "A parameter is wrong"),
+    "head-too-large": Kind(431, "The request's head has too many bytes"),
     "too-many-requests": Kind(429, "This key has as many requests in work as one may have"),
     "internal": Kind(500, "The server failed"),
     "not-ready": Kind(503, "The model is not loaded"),
@@ -74,11 +77,15 @@ class RefusedError(Exception):
     def status(self) -> int:
         return PROBLEMS[self.name].status
 
+    @property
+    def title(self) -> str:
+        return PROBLEMS[self.name].title
+
     def document(self) -> dict[str, Any]:
         """The problem as plain data, without its request's id."""
         return {
             "type": f"/problems/{self.name}",
-            "title": PROBLEMS[self.name].title,
+            "title": self.title,
             "status": self.status,
             "detail": str(self.args[1]),
         }

@@ -38,6 +38,15 @@ class Parameters(_Document):
     top_k: int | None = Field(default=None, ge=1, description="Best classes; null is all of them.")
 
 
+class PredictParameters(Parameters):
+    """Options of the routes of our own."""
+
+    faces: bool | None = Field(
+        default=None,
+        description="Find the faces in a photo and classify each, where the server offers it.",
+    )
+
+
 class PredictRequest(_Document):
     """One image as JSON."""
 
@@ -46,7 +55,7 @@ class PredictRequest(_Document):
     )
 
     inputs: str = Field(description="The image file in base64.")
-    parameters: Parameters | None = None
+    parameters: PredictParameters | None = None
 
 
 class BatchRequest(_Document):
@@ -62,7 +71,7 @@ class BatchRequest(_Document):
     )
 
     inputs: list[str] = Field(min_length=1, description="Image files in base64.")
-    parameters: Parameters | None = None
+    parameters: PredictParameters | None = None
 
 
 class HubParameters(Parameters):
@@ -94,6 +103,30 @@ class Model(_Document):
     id: str = Field(description="sha256 over weights, config, preprocessor and calibration.")
 
 
+class Box(_Document):
+    """Where a face is, in pixels of the photo as it is displayed."""
+
+    x: float = Field(description="Left edge.")
+    y: float = Field(description="Upper edge.")
+    w: float
+    h: float
+
+
+class Face(_Document):
+    """One face found in a photo."""
+
+    box: Box
+    detector_score: float = Field(description="Higher is surer; no probability.")
+    predictions: list[Prediction] = Field(description="Best first.")
+    uncertain: bool
+
+
+_PREDICTIONS = "Best first. Of the largest face where faces were asked for; empty without one."
+_UNCERTAIN = "Whether the best score lies below the bundle's threshold; true without a face."
+_FACES = "From left to right; empty where none was found. Only where faces were asked for."
+_FACES_FOUND = "More than in `faces` where only the largest were classified."
+
+
 class PredictAnswer(_Document):
     """One image's answer."""
 
@@ -108,8 +141,10 @@ class PredictAnswer(_Document):
         }
     )
 
-    predictions: list[Prediction] = Field(description="Best first.")
-    uncertain: bool = Field(description="Whether the best score lies below the bundle's threshold.")
+    predictions: list[Prediction] = Field(description=_PREDICTIONS)
+    uncertain: bool = Field(description=_UNCERTAIN)
+    faces: list[Face] | None = Field(default=None, description=_FACES)
+    faces_found: int | None = Field(default=None, description=_FACES_FOUND)
     model: Model
     request_id: str
 
@@ -136,8 +171,10 @@ class Problem(ItemProblem):
 
 
 class ItemAnswer(_Document):
-    predictions: list[Prediction]
-    uncertain: bool
+    predictions: list[Prediction] = Field(description=_PREDICTIONS)
+    uncertain: bool = Field(description=_UNCERTAIN)
+    faces: list[Face] | None = Field(default=None, description=_FACES)
+    faces_found: int | None = Field(default=None, description=_FACES_FOUND)
 
 
 class ItemRefused(_Document):
@@ -174,6 +211,7 @@ class ModelCard(_Document):
     runtime: str
     precision: str
     device: str
+    faces: str = Field(description="Detector that `faces` asks for: none, haar or yunet.")
     inference: dict[str, Any]
 
 

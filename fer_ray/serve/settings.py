@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from fer_ray.serve.limits import Limits
 
@@ -39,6 +39,7 @@ class Settings(BaseModel):
         runtime: `auto`, `torch`, `openvino` or `onnxruntime`; each replica chooses for itself.
         num_threads: of torch and of decoding.
         limits: of the replica.
+        faces: detector that requests may ask for: `none`, `haar` or `yunet:PATH`.
         api_keys: file of key hashes; None lets everyone in.
         guards_operations: whether `/metrics`, `/docs` and `/openapi.json` want a key too.
         has_page: whether `GET /` is the page for people.
@@ -53,9 +54,17 @@ class Settings(BaseModel):
     runtime: str = "auto"
     num_threads: int = Field(default=1, ge=1)
     limits: Limits = Limits()
+    faces: str = "none"
     api_keys: Path | None = None
     guards_operations: bool = False
     has_page: bool = True
     notice: str = DEFAULT_NOTICE
     access_log: Path | None = None
     socket: Socket | None = None
+
+    @field_validator("faces")
+    @classmethod
+    def _find_its_file_from_anywhere(cls, faces: str) -> str:
+        """A replica has another working directory than its user."""
+        kind, _, path = faces.partition(":")
+        return f"{kind}:{Path(path).absolute()}" if path else faces

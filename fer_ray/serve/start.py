@@ -122,7 +122,7 @@ def common_environment(endpoint: Endpoint) -> dict[str, str]:
         "RAY_SERVE_LOG_TO_STDERR": "0",
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
         "RAY_SERVE_ENABLE_DIRECT_INGRESS": "0",
-        "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "fer_ray.serve.middleware:outermost",
+        "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "fer_ray.serve.ray_sockets:outermost",
     }
 
 

@@ -13,7 +13,10 @@ from fer_ray.bundle.load import find_bundle, load_bundle
 from fer_ray.bundle.predictor import Predictor
 from fer_ray.serve.app import Surroundings, build_app
 from fer_ray.serve.classifier import Classifier, Slot
+from fer_ray.serve.detection import FaceFinder
 from fer_ray.serve.keys import KeyBook, add_key
+from fer_ray.serve.limits import Limits
+from tests.photos import encoded, photo
 from tests.serving import expected_scores, faces, listening
 
 CHROMIUM = Path("/usr/bin/chromium")
@@ -134,13 +137,90 @@ def test_the_camera(page: Page, url: str) -> None:
     page.goto(url)
     page.click("#open-camera")
     expect(page.locator("#shoot")).to_be_focused()
-    page.wait_for_function("document.querySelector('video').videoWidth > 0")
+    expect(page.locator("video")).to_have_js_property("readyState", 4)  # it shows pictures
     page.keyboard.press("Enter")
     card = page.locator("#results > li").filter(has_text="camera.jpg")
     expect(card.locator(".latency")).to_have_count(1)
     page.click("#close-camera")
     expect(page.locator("#camera-box")).to_be_hidden()
     expect(page.locator("#open-camera")).to_be_focused()
+
+
+@pytest.fixture(scope="module")
+def finding_url(predictor: Predictor) -> Iterator[str]:
+    """The page of a server that finds faces, three of a photo at most."""
+    limits = Limits(faces=3)
+    finder = FaceFinder("haar", predictor.source_px, 1, limits)
+    classifier = Classifier(predictor, num_threads=1, finder=finder)
+    with listening(build_app(Slot(classifier), Surroundings(limits, finds_faces=True))) as address:
+        yield address
+    classifier.close()
+
+
+def test_the_faces_of_a_photo_each_have_their_bars(page: Page, finding_url: str) -> None:
+    canvas = photo((40, 60), (300, 60), (560, 60), (820, 60), size=(1020, 280))
+    page.goto(finding_url)
+    expect(page.get_by_label("Find the faces in each photo")).to_be_checked()
+    page.set_input_files("#files", [upload("four.jpg", encoded(canvas, "JPEG", quality=95))])
+    card = page.locator("#results > li")
+    expect(card.locator(".face")).to_have_count(3)
+    expect(card.locator(".answer")).to_have_text("4 faces, the 3 largest are shown")
+    for index in range(3):
+        face = card.locator(".face").nth(index)
+        expect(face.locator("h4")).to_contain_text(f"Face {index + 1}: ")
+        expect(face.locator("tr")).to_have_count(7)
+        # The cut shows the drawn face, which is anything but the flat grey of the photo.
+        page.wait_for_function(
+            """index => {
+              const canvas = document.querySelectorAll(".face canvas")[index];
+              const { width, height } = canvas;
+              const { data } = canvas.getContext("2d").getImageData(0, 0, width, height);
+              let least = 255, most = 0;
+              for (let at = 0; at < data.length; at += 4) {
+                least = Math.min(least, data[at]);
+                most = Math.max(most, data[at]);
+              }
+              return width === 144 && most - least > 60;
+            }""",
+            arg=index,
+        )
+    assert "/v1/predict?faces=true" in str(card.locator("pre").text_content())
+    expect(page.locator("#status")).to_contain_text("face 3")
+
+
+def test_a_photo_without_a_face_can_be_classified_whole(page: Page, finding_url: str) -> None:
+    page.goto(finding_url)
+    page.set_input_files("#files", [upload("wall.jpg", encoded(photo(), "JPEG"))])
+    cards = page.locator("#results > li")
+    expect(cards.locator(".answer")).to_have_text("No face was found.")
+    page.get_by_role("button", name="Classify the whole picture").click()
+    expect(cards).to_have_count(2)
+    expect(cards.first.locator("tr")).to_have_count(7)
+    assert "faces=true" not in str(cards.first.locator("pre").text_content())
+    page.get_by_label("Find the faces in each photo").uncheck()
+    page.set_input_files("#files", [upload("again.jpg", faces(1, "JPEG")[0])])
+    expect(cards).to_have_count(3)
+    expect(cards.first.locator("tr")).to_have_count(7)
+
+
+def test_the_camera_sends_the_whole_picture_where_faces_are_found(
+    page: Page, finding_url: str
+) -> None:
+    sent: list[str] = []
+    page.on("request", lambda request: sent.append(request.url))
+    page.goto(finding_url)
+    page.click("#open-camera")
+    expect(page.locator("#camera-how")).to_contain_text("the faces are found")
+    expect(page.locator("#oval")).to_be_hidden()
+    expect(page.locator("video")).to_have_js_property("readyState", 4)  # it shows pictures
+    page.click("#shoot")
+    # The fake camera shows no face.
+    expect(page.locator("#results .answer")).to_have_text("No face was found.")
+    assert sum(url.endswith("/v1/predict?faces=true") for url in sent) == 1
+    page.get_by_label("Find the faces in each photo").uncheck()
+    expect(page.locator("#oval")).to_be_visible()
+    page.click("#shoot")
+    expect(page.locator("#results > li").first.locator("tr")).to_have_count(7)
 
 
 def test_without_https_the_camera_says_what_it_needs(page: Page, url: str) -> None:

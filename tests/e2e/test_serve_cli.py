@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -27,6 +28,8 @@ from fer_ray.serve.control import request_update
 from fer_ray.serve.endpoint import free_port
 from fer_ray.serve.keys import add_key
 from tests.bundles import tiny_bundle
+from tests.photos import encoded, photo
+from tests.processes import replicas_below
 from tests.serving import (
     assert_envelope,
     assert_problem,
@@ -76,7 +79,8 @@ def test_serves_until_sigterm(bundle: Path) -> None:
     url = f"http://127.0.0.1:{port}"
     predictor = Predictor(load_bundle(bundle), "fp32")
     face = faces(1, "JPEG")[0]
-    words = ("--bundle", bundle, "--port", port, "--precision", "fp32", "--threads", 1)
+    words = ("--bundle", bundle, "--port", port, "--precision", "fp32", "--threads", 1,
+             "--faces", "haar")  # fmt: skip
     with started(*words) as process:
         assert process.stdout is not None
         assert first_line(process) == f"ready: {url}/v1/predict\n"
@@ -90,6 +94,8 @@ def test_serves_until_sigterm(bundle: Path) -> None:
             assert_problem(missing, "not-found")
             assert_envelope(missing)
             assert client.get("/readyz").status_code == 200
+            with Client(url) as typed:
+                assert len(typed.find_faces(encoded(photo((40, 80), (400, 80))))) == 2
             began = time.monotonic()
             process.send_signal(signal.SIGTERM)  # with a connection still open
             rest, talk = process.communicate(timeout=30)
@@ -141,6 +147,8 @@ def test_an_update_under_load_loses_nothing_and_sigterm_drains(
 
     with started(*words, mark=mark) as process:
         first_line(process)
+        slow_head = socket.create_connection(("127.0.0.1", port), timeout=30)
+        slow_head.sendall(b"GET / HTTP/1.1\r\nHost")
         assert_only_loopback_speaks_http(mark)
         assert httpx.get(f"{url}/v1/models").status_code == 401
         threads = [threading.Thread(target=ask) for _ in range(4)]
@@ -160,11 +168,13 @@ def test_an_update_under_load_loses_nothing_and_sigterm_drains(
         assert len(ids) > 20
         metrics = httpx.get(f"{url}/metrics").text
         assert 'fer_ray_bundle_updates_total{outcome="ok",' in metrics
+        with slow_head:
+            assert b"/problems/head-too-slow" in slow_head.recv(65536)
 
         # One request in work while SIGTERM comes: the rest of its body arrives later.
         head = (
             f"POST /v1/predict HTTP/1.1\r\nHost: x\r\nX-API-Key: {key}\r\n"
-            f"Content-Length: {len(face)}\r\n\r\n"
+            f"X-Request-ID: drained\r\nContent-Length: {len(face)}\r\n\r\n"
         )
         with socket.create_connection(("127.0.0.1", port), timeout=20) as slow:
             slow.sendall(head.encode() + face[:100])
@@ -176,9 +186,64 @@ def test_an_update_under_load_loses_nothing_and_sigterm_drains(
         _, talk = process.communicate(timeout=30)
     assert process.returncode == 0, talk
     lines = (tmp_path / "access.jsonl").read_text().splitlines()
-    assert len(lines) > len(ids)
-    # Whether the drained request's own line is written before the process ends is a race.
-    assert sum('"key": "alice"' in line for line in lines) >= len(ids)
+    entries = [json.loads(line) for line in lines]
+    assert sum(entry["key"] == "alice" for entry in entries) > len(ids)
+    drained = [entry for entry in entries if entry["request_id"] == "drained"]
+    assert [entry["status"] for entry in drained] == [200]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("mode", [(), ("--replicas", 2), ("--replicas", 2, "--high-throughput")])
+def test_a_killed_replica_costs_what_was_in_it_and_retries_answer(
+    bundle: Path, mode: tuple[object, ...]
+) -> None:
+    port = free_port("127.0.0.1")
+    face = faces(1, "JPEG")[0]
+    stop = threading.Event()
+    answered: list[float] = []
+    faults: list[Exception] = []
+
+    def ask() -> None:
+        # Retries for about half a minute: a lone replica has to be started anew.
+        with Client(f"http://127.0.0.1:{port}", attempts=40) as client:
+            while not stop.is_set():
+                try:
+                    client.predict(face)
+                except Exception as error:
+                    faults.append(error)
+                    return
+                answered.append(time.monotonic())
+
+    words = ("--bundle", bundle, "--port", port, "--precision", "fp32", "--threads", 1, *mode)
+    with started(*words) as process:
+        first_line(process)
+        threads = [threading.Thread(target=ask) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        before = replicas_below(process.pid)
+        assert len(before) == (2 if mode else 1)
+        time.sleep(1)
+        killed_at = time.monotonic()
+        os.kill(before[0], signal.SIGKILL)
+        deadline = killed_at + 60
+        while time.monotonic() < deadline:
+            now = replicas_below(process.pid)
+            if len(now) == len(before) and before[0] not in now and answered[-1] > killed_at:
+                break
+            time.sleep(0.2)
+        else:
+            pytest.fail(f"no new replica: {now}, {faults}")
+        last = len(answered)
+        while len(answered) < last + 20 and time.monotonic() < deadline:
+            time.sleep(0.1)
+        stop.set()
+        for thread in threads:
+            thread.join()
+        assert faults == []
+        assert len(answered) >= last + 20
+        process.send_signal(signal.SIGTERM)
+        _, talk = process.communicate(timeout=40)
+    assert process.returncode == 0, talk
 
 
 @pytest.mark.long
@@ -192,6 +257,8 @@ def test_several_replicas(bundle: Path, tmp_path: Path, mode: tuple[str, ...]) -
     face = faces(1, "JPEG")[0]
     with started(*words, mark=mark) as process:
         first_line(process)
+        slow_head = socket.create_connection(("127.0.0.1", port), timeout=30)
+        slow_head.sendall(b"GET / HTTP/1.1\r\nHost")
         assert_only_loopback_speaks_http(mark)
         request_update(port, str(other))
         with httpx.Client(base_url=url, timeout=20) as client:
@@ -201,6 +268,9 @@ def test_several_replicas(bundle: Path, tmp_path: Path, mode: tuple[str, ...]) -
                 assert_envelope(response)
             metrics = client.get("/metrics").text
         infos = [line for line in metrics.splitlines() if line.startswith("fer_ray_bundle_info")]
+        with slow_head:  # each of the ways in has a time for a head
+            answer = slow_head.recv(65536)
+            assert answer[:12] in (b"", b"HTTP/1.1 408")  # HAProxy just hangs up
         assert len(infos) == 2
         assert all(predictor.bundle.id in line for line in infos)
         process.send_signal(signal.SIGTERM)

@@ -9,13 +9,16 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import httpx
 import pytest
 
+from fer_ray import api
 from fer_ray.bundle.load import load_bundle
 from fer_ray.bundle.predictor import Predictor
 from tests.bundles import tiny_bundle
+from tests.scoring import rows_of, scored
 from tests.serving import assert_problem, assert_same_scores, expected_scores, faces
 
 pytestmark = pytest.mark.usefixtures("ray_session")
@@ -70,14 +73,37 @@ def test_every_way_in_gives_the_predictors_scores(
     assert_same_scores(results[2], expected_scores(predictor, second))
 
 
-def test_concurrent_requests(client: httpx.Client, predictor: Predictor) -> None:
+def test_score_predict_and_every_way_of_asking_agree(
+    client: httpx.Client, predictor: Predictor, tmp_path: Path
+) -> None:
+    """One Predictor, one decoder: offline and online say the same, in fp32, to 1e-5."""
+    folder = tmp_path / "faces"
+    folder.mkdir()
+    paths = [folder / f"{number:02}.jpg" for number in range(32)]
     files = faces(32, "JPEG")
+    for path, file in zip(paths, files, strict=True):
+        path.write_bytes(file)
+    scored(folder, tmp_path / "out", predictor)
+    rows = {row["path"]: row for row in rows_of(tmp_path / "out").to_pylist()}
+    expected = [
+        {name: rows[str(path)][f"p_{name}"] for name in predictor.class_names} for path in paths
+    ]
+    for number, answer in enumerate(api.predict(predictor, paths)):
+        assert_same_scores(answer, expected[number])
+
+    def post(file: bytes) -> httpx.Response:
+        return client.post("/v1/predict", content=file, headers=JPEG)
+
+    singly = [post(file) for file in files]
     with ThreadPoolExecutor(32) as pool:
-        posts = [
-            pool.submit(client.post, "/v1/predict", content=file, headers=JPEG) for file in files
-        ]
-        for post, file in zip(posts, files, strict=True):
-            assert_same_scores(post.result().json(), expected_scores(predictor, file))
+        together = list(pool.map(post, files))
+    for responses in (singly, together):
+        for response, scores in zip(responses, expected, strict=True):
+            assert_same_scores(response.json(), scores)
+    forms = [("files", (path.name, file)) for path, file in zip(paths, files, strict=True)]
+    results = client.post("/v1/predict/batch", files=forms).json()["results"]
+    for result, scores in zip(results, expected, strict=True):
+        assert_same_scores(result, scores)
 
 
 def test_refusals(client: httpx.Client) -> None:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -14,27 +12,12 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from fer_ray.bundle.predictor import Predictor
-from fer_ray.data.faces import draw_faces
 from fer_ray.errors import DecodeError, UserError
 from fer_ray.images import detect
 from fer_ray.images.detect import Face, build_detector, cut_faces, kind_of, square_around
 from fer_ray.score.options import RowOptions
+from tests.photos import encoded, photo
 from tests.scoring import rows_of, scored
-
-
-def encoded(image: Image.Image, form: str = "PNG", **options: Any) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, form, **options)
-    return buffer.getvalue()
-
-
-def photo(*places: tuple[int, int], side: int = 160, size: tuple[int, int] = (640, 320)) -> Any:
-    """A grey photo with a drawn face at each place (left, top)."""
-    canvas = Image.new("L", size, 128)
-    for number, place in enumerate(places):
-        drawn = Image.fromarray(draw_faces(4, 5)[0][number])
-        canvas.paste(drawn.resize((side, side), Image.Resampling.BICUBIC), place)
-    return canvas
 
 
 def found_at(*faces: Face) -> Callable[[Image.Image], list[Face]]:

@@ -96,6 +96,17 @@ def test_it_waits_as_long_as_it_is_asked_to() -> None:
     assert max(slept[1:]) < 1
 
 
+def test_a_proxys_500_is_tried_again_and_a_500_of_ours_is_not() -> None:
+    slept: list[float] = []
+    with scripted(response(500, b"Internal Server Error"), OK) as url:
+        assert Client(url, sleep=slept.append).models() == []
+    assert len(slept) == 1
+    own = response(500, b'{"type": "/problems/internal", "title": "The server failed"}')
+    with scripted(own) as url, pytest.raises(ServerRefusedError, match="500 The server failed"):
+        Client(url, sleep=slept.append).models()
+    assert len(slept) == 1
+
+
 def test_it_gives_up() -> None:
     slept: list[float] = []
     busy = response(503, b"no JSON", "Retry-After: 9999")
