@@ -172,13 +172,8 @@ def check(space: str | Path, overrides: Sequence[str] = (), data: str | None = N
 
     Raises:
         ConfigError: everything that is wrong, at once.
-        NotYetError: an option that this version does not build.
     """
-    from fer_ray.config.not_yet import refuse_not_yet
-
-    checked = load_space(Path(space), _with_data(overrides, data))
-    refuse_not_yet(checked)
-    return checked
+    return load_space(Path(space), _with_data(overrides, data))
 
 
 def _with_data(overrides: Sequence[str], data: str | None) -> list[str]:
@@ -214,13 +209,11 @@ def train(
         FerRayError: the training diverged before its first good epoch.
         InterruptedRunError: by Ctrl-C; see `resume_train`.
     """
-    from fer_ray.config.not_yet import refuse_not_yet
     from fer_ray.report.train_page import write_train_page
     from fer_ray.runs import RunDirectory
     from fer_ray.training_run import train_run
 
     resolved = load_config(Path(config), _with_data(overrides, data))
-    refuse_not_yet(resolved)
     if num_workers < 1:
         raise UserError(f"workers must be at least 1, but got {num_workers}")
     report = train_run(
@@ -276,17 +269,19 @@ def tune(
     live: bool = False,
     by: str | None = None,
     address: str | None = None,
+    tensorboard: bool = False,
 ) -> RunSummary:
     """Search a space with Ray Tune and Optuna; the winner becomes a bundle at `out`/best.
 
     Args:
         space: a YAML file with holes.
         data: replaces the file's `data.source`.
-        out: the new run directory.
+        out: the new run directory; or an address in object storage (`s3://bucket/run`).
         overrides: `address=value` each.
         live: print progress to stderr.
         by: `18:00` or `2026-05-01 18:00`: this session ends in order then.
         address: of a Ray cluster; None starts one here, or takes RAY_ADDRESS.
+        tensorboard: write event files to `out`/tensorboard, a folder a trial.
 
     Returns:
         how it ended; its `trials` is a pandas DataFrame.
@@ -298,17 +293,18 @@ def tune(
         UnfinishedError: stopped, or ended by a fault of the machine; `resume` goes on.
     """
     from fer_ray.report.search_page import with_search_page
+    from fer_ray.search.mirror import Mirror, page_put_out
     from fer_ray.search.tuning import Options, parse_until, run_tuning
+    from fer_ray.store import is_remote
 
-    if "://" in str(out):
-        raise UserError(
-            f"--out {out} is a URI: a search is not written to object storage yet",
-            "Give a directory that all nodes share.",
-        )
     checked = check(space, overrides, data)
-    options = Options(live, parse_until(by) if by is not None else None, address)
+    until = parse_until(by) if by is not None else None
+    mirror = Mirror(str(out)) if is_remote(str(out)) else None
+    options = Options(live, until, address, tensorboard, mirror)
     given = tuple(_with_data(overrides, data))
-    return with_search_page(Path(out), lambda: run_tuning(checked, Path(out), given, options))
+    place = mirror.run.path if mirror is not None else Path(out)
+    with page_put_out(mirror):
+        return with_search_page(place, lambda: run_tuning(checked, place, given, options))
 
 
 def verb_of(run: str | Path) -> str:
@@ -318,8 +314,9 @@ def verb_of(run: str | Path) -> str:
         UserError: no such run.
     """
     from fer_ray.runs import open_run
+    from fer_ray.search.mirror import local_run
 
-    return str(open_run(Path(run)).document().get("verb"))
+    return str(open_run(local_run(run)).document().get("verb"))
 
 
 def resume(
@@ -329,25 +326,32 @@ def resume(
     live: bool = False,
     by: str | None = None,
     address: str | None = None,
+    tensorboard: bool = False,
 ) -> RunSummary:
     """Go on with a search that was killed, stopped or has ended; it needs nothing but the run.
 
     Args:
         run: its directory.
         overrides: `search.trials`, `stop`, `resources`, `keep` and `confirm` may change.
-        live, by, address: as for `tune`.
+        live, by, address, tensorboard: as for `tune`.
 
     Raises:
         UserError: no such run, its data or space have changed, or another process works on it.
         Otherwise as `tune`.
     """
     from fer_ray.report.search_page import with_search_page
+    from fer_ray.search.mirror import Mirror, page_put_out
     from fer_ray.search.tuning import Options, parse_until, resume_tuning
+    from fer_ray.store import is_remote
 
     if verb_of(run) != "tune":
         raise UserError(f"{run} is a run of one training", "Use resume_train.")
-    options = Options(live, parse_until(by) if by is not None else None, address)
-    return with_search_page(Path(run), lambda: resume_tuning(Path(run), tuple(overrides), options))
+    until = parse_until(by) if by is not None else None
+    mirror = Mirror(str(run)) if is_remote(str(run)) else None
+    options = Options(live, until, address, tensorboard, mirror)
+    place = mirror.run.path if mirror is not None else Path(run)
+    with page_put_out(mirror):
+        return with_search_page(place, lambda: resume_tuning(place, tuple(overrides), options))
 
 
 def stop(run: str | Path) -> None:
@@ -357,8 +361,13 @@ def stop(run: str | Path) -> None:
         UserError: no such run, or nothing works on it.
     """
     from fer_ray.runs import open_run
+    from fer_ray.search.mirror import request_remote_stop
     from fer_ray.search.stopping import BY_COMMAND, request_stop
+    from fer_ray.store import is_remote
 
+    if is_remote(str(run)):
+        request_remote_stop(str(run), BY_COMMAND)
+        return
     directory = open_run(Path(run))
     held = directory.is_worked_on()
     if not held and (held is False or not directory.lock.is_file()):
@@ -409,8 +418,9 @@ def open_run(run: str | Path) -> RunHistory:
         UserError: there is no search.
     """
     from fer_ray.search.history import read_run
+    from fer_ray.search.mirror import local_run
 
-    return read_run(Path(run))
+    return read_run(local_run(run))
 
 
 def report(run: str | Path) -> Path:
@@ -422,10 +432,11 @@ def report(run: str | Path) -> Path:
     from fer_ray.report.search_page import write_search_page
     from fer_ray.report.train_page import write_train_page
     from fer_ray.runs import RunDirectory
+    from fer_ray.search.mirror import local_run
 
     if verb_of(run) == "train":
         return write_train_page(RunDirectory(Path(run)))
-    return write_search_page(Path(run))
+    return write_search_page(local_run(run))
 
 
 def load_predictor(

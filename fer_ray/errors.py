@@ -3,7 +3,6 @@
     FerRayError                    exit 1   something failed
     +-- UserError                  exit 2   the input is wrong: value, rule, remedy
     |   +-- ConfigError                     one or many problems in a YAML file
-    |   +-- NotYetError                     named by the schema, not built yet
     |   +-- DataError                       images, archives, prepared data sets
     |   |   +-- DecodeError                 one image cannot be decoded
     |   +-- BundleError                     a bundle is damaged, hostile or unknown
@@ -98,10 +97,6 @@ class ConfigError(UserError):
     @property
     def remedy(self) -> str | None:
         return None
-
-
-class NotYetError(UserError):
-    """The schema names it, this version does not build it: refused, never ignored."""
 
 
 class DataError(UserError):
