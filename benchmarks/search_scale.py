@@ -131,7 +131,7 @@ def measure(path: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     """One search; prints its figures and gives them."""
     from ray import tune
 
-    from fer_ray.search import tuning
+    from fer_ray.search import fitting
     from fer_ray.search.progress import Progress
     from fer_ray.search.resources import Slots as Layout
     from fer_ray.search.study import Study
@@ -150,7 +150,7 @@ def measure(path: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     layout = Layout(cpu=1.0, gpu=0.0, workers=1, count=arguments.slots, limit=None)
     with Memory() as memory:
         started = time.perf_counter()
-        how, fatal = tuning.fit(study, trainable, layout, Progress(study, live=False), None)
+        how, fatal = fitting.fit(study, trainable, layout, Progress(study, live=False), None)
         wall_s = time.perf_counter() - started
     study.close_session(how)
     study.close()

@@ -20,6 +20,7 @@ from fer_ray.store import (
     new_directory,
     read_json,
     require_absent,
+    shown,
     swap_symlink,
     write_atomic,
     write_json,
@@ -29,10 +30,16 @@ FORMAT = 1
 
 
 class RunDirectory:
-    """Paths of a run, and the writing of its documents."""
+    """Paths of a run, and the writing of its documents.
 
-    def __init__(self, path: Path) -> None:
+    Args:
+        path: its directory.
+        address: how it is called, where its home is not this directory but object storage.
+    """
+
+    def __init__(self, path: Path, address: str | None = None) -> None:
         self.path = path
+        self.address = address
 
     @property
     def lock(self) -> Path:
@@ -60,6 +67,11 @@ class RunDirectory:
     def confirm(self) -> Path:
         """Trainings of the best on fresh seeds."""
         return self.path / "confirm"
+
+    @property
+    def tensorboard(self) -> Path:
+        """Event files, a folder a trial, where they were asked for."""
+        return self.path / "tensorboard"
 
     @property
     def ray(self) -> Path:
@@ -113,7 +125,7 @@ class RunDirectory:
                     "format": FORMAT,
                     "fer_ray": __version__,
                     "verb": verb,
-                    "command": sys.argv,
+                    "command": [shown(word) for word in sys.argv],
                     "data_fingerprint": data_fingerprint,
                     **(facts or {}),
                     "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator
@@ -19,6 +20,16 @@ from fer_ray.errors import OutputExistsError, UserError
 
 MAX_JSON_BYTES = 64 * 1024 * 1024
 """A JSON file above this is not ours; refused before it is parsed."""
+
+
+def is_remote(place: str) -> bool:
+    """Whether a place is an address in object storage."""
+    return "://" in place
+
+
+def shown(place: str) -> str:
+    """A place as it may be printed and stored: without keys and options of its address."""
+    return re.sub(r"//[^/@]*@", "//", place).split("?")[0] if is_remote(place) else place
 
 
 def write_atomic(path: Path, data: bytes) -> None:

@@ -24,7 +24,7 @@ from fer_ray.data.loading import (
     source_of,
 )
 from fer_ray.errors import FerRayError, InterruptedRunError, UserError
-from fer_ray.evaluation.packing import pack
+from fer_ray.evaluation.packing import check_packable, pack
 from fer_ray.ray_session import ray_session
 from fer_ray.runs import RunDirectory, open_run
 from fer_ray.store import read_json
@@ -73,6 +73,7 @@ def train_run(
     """
     state = resnet_state(config.model)
     here, data = _load(config, num_workers, say)
+    check_packable(config, data)
     run = RunDirectory(out.absolute())
     facts = {"config_fingerprint": config.fingerprint(), "workers": num_workers}
     run.create("train", text, data.fingerprint, facts)

@@ -16,8 +16,9 @@ def verb_of(run: str | Path) -> str:
         UserError: no such run.
     """
     from fer_ray.runs import open_run as open_directory
+    from fer_ray.search.mirror import local_run
 
-    return str(open_directory(Path(run)).document().get("verb"))
+    return str(open_directory(local_run(run)).document().get("verb"))
 
 
 def open_run(run: str | Path) -> RunHistory:
@@ -27,8 +28,9 @@ def open_run(run: str | Path) -> RunHistory:
         UserError: there is no search.
     """
     from fer_ray.search.history import read_run
+    from fer_ray.search.mirror import local_run
 
-    return read_run(Path(run))
+    return read_run(local_run(run))
 
 
 def report(run: str | Path) -> Path:
@@ -40,7 +42,8 @@ def report(run: str | Path) -> Path:
     from fer_ray.report.search_page import write_search_page
     from fer_ray.report.train_page import write_train_page
     from fer_ray.runs import RunDirectory
+    from fer_ray.search.mirror import local_run
 
     if verb_of(run) == "train":
         return write_train_page(RunDirectory(Path(run)))
-    return write_search_page(Path(run))
+    return write_search_page(local_run(run))

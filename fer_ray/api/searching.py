@@ -60,17 +60,19 @@ def tune(
     live: bool = False,
     by: str | None = None,
     address: str | None = None,
+    tensorboard: bool = False,
 ) -> RunSummary:
     """Search a space with Ray Tune and Optuna; the winner becomes a bundle at `out`/best.
 
     Args:
         space: a YAML file with holes.
         data: replaces the file's `data.source`.
-        out: the new run directory.
+        out: the new run directory; or an address in object storage (`s3://bucket/run`).
         overrides: `address=value` each.
         live: print progress to stderr.
         by: `18:00` or `2026-05-01 18:00`: this session ends in order then.
         address: of a Ray cluster; None starts one here, or takes RAY_ADDRESS.
+        tensorboard: write event files to `out`/tensorboard, a folder a trial.
 
     Returns:
         how it ended; its `trials` is a pandas DataFrame.
@@ -82,17 +84,18 @@ def tune(
         UnfinishedError: stopped, or ended by a fault of the machine; `resume` goes on.
     """
     from fer_ray.report.search_page import with_search_page
+    from fer_ray.search.mirror import Mirror, page_put_out
     from fer_ray.search.tuning import Options, parse_until, run_tuning
+    from fer_ray.store import is_remote
 
-    if "://" in str(out):
-        raise UserError(
-            f"--out {out} is a URI: a search is not written to object storage yet",
-            "Give a directory that all nodes share.",
-        )
     checked = check(space, overrides, data)
-    options = Options(live, parse_until(by) if by is not None else None, address)
+    until = parse_until(by) if by is not None else None
+    mirror = Mirror(str(out)) if is_remote(str(out)) else None
+    options = Options(live, until, address, tensorboard, mirror)
     given = tuple(with_data(overrides, data))
-    return with_search_page(Path(out), lambda: run_tuning(checked, Path(out), given, options))
+    place = mirror.run.path if mirror is not None else Path(out)
+    with page_put_out(mirror):
+        return with_search_page(place, lambda: run_tuning(checked, place, given, options))
 
 
 def resume(
@@ -102,25 +105,32 @@ def resume(
     live: bool = False,
     by: str | None = None,
     address: str | None = None,
+    tensorboard: bool = False,
 ) -> RunSummary:
     """Go on with a search that was killed, stopped or has ended; it needs nothing but the run.
 
     Args:
         run: its directory.
         overrides: `search.trials`, `stop`, `resources`, `keep` and `confirm` may change.
-        live, by, address: as for `tune`.
+        live, by, address, tensorboard: as for `tune`.
 
     Raises:
         UserError: no such run, its data or space have changed, or another process works on it.
         Otherwise as `tune`.
     """
     from fer_ray.report.search_page import with_search_page
+    from fer_ray.search.mirror import Mirror, page_put_out
     from fer_ray.search.tuning import Options, parse_until, resume_tuning
+    from fer_ray.store import is_remote
 
     if verb_of(run) != "tune":
         raise UserError(f"{run} is a run of one training", "Use resume_train.")
-    options = Options(live, parse_until(by) if by is not None else None, address)
-    return with_search_page(Path(run), lambda: resume_tuning(Path(run), tuple(overrides), options))
+    until = parse_until(by) if by is not None else None
+    mirror = Mirror(str(run)) if is_remote(str(run)) else None
+    options = Options(live, until, address, tensorboard, mirror)
+    place = mirror.run.path if mirror is not None else Path(run)
+    with page_put_out(mirror):
+        return with_search_page(place, lambda: resume_tuning(place, tuple(overrides), options))
 
 
 def stop(run: str | Path) -> None:
@@ -130,8 +140,13 @@ def stop(run: str | Path) -> None:
         UserError: no such run, or nothing works on it.
     """
     from fer_ray.runs import open_run
+    from fer_ray.search.mirror import request_remote_stop
     from fer_ray.search.stopping import BY_COMMAND, request_stop
+    from fer_ray.store import is_remote
 
+    if is_remote(str(run)):
+        request_remote_stop(str(run), BY_COMMAND)
+        return
     directory = open_run(Path(run))
     held = directory.is_worked_on()
     if not held and (held is False or not directory.lock.is_file()):

@@ -45,13 +45,11 @@ def train(
         FerRayError: the training diverged before its first good epoch.
         InterruptedRunError: by Ctrl-C; see `resume_train`.
     """
-    from fer_ray.config.not_yet import refuse_not_yet
     from fer_ray.report.train_page import write_train_page
     from fer_ray.runs import RunDirectory
     from fer_ray.training_run import train_run
 
     resolved = load_config(Path(config), with_data(overrides, data))
-    refuse_not_yet(resolved)
     if num_workers < 1:
         raise UserError(f"workers must be at least 1, but got {num_workers}")
     report = train_run(

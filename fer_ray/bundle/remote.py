@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
 import shutil
 import tempfile
 from pathlib import Path
@@ -26,6 +27,9 @@ from fer_ray.data.sources.remote import shown
 from fer_ray.errors import BundleError
 
 _CHUNK_BYTES = 1 << 20
+BEST = "best.json"
+"""In a run in object storage: `{"bundle": "bundles/7"}`."""
+_MAX_BEST_BYTES = 1000
 
 
 def cache_directory() -> Path:
@@ -38,7 +42,7 @@ def fetch_bundle(uri: str) -> Path:
     """Copy a bundle to this machine, unless the same is there already.
 
     Args:
-        uri: its address, the place where its `bundle.json` lies.
+        uri: its address, the place where its `bundle.json` lies; or a run's, for its best.
 
     Returns:
         the copy's directory.
@@ -51,7 +55,7 @@ def fetch_bundle(uri: str) -> Path:
     temporary = Path(tempfile.mkdtemp(prefix=".", suffix=".tmp", dir=cache))  # mode 0700
     try:
         storage, root = pa.fs.FileSystem.from_uri(uri)
-        root = root.rstrip("/")
+        root = _best_of_run(storage, root.rstrip("/"))
         listed = _fetch_manifest(storage, root, temporary, shown(uri))
         target = cache / listed.digest
         if _holds(target):
@@ -66,6 +70,19 @@ def fetch_bundle(uri: str) -> Path:
         raise BundleError(f"{shown(uri)} cannot be read: {str(error)[:300]}") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _best_of_run(storage: pa.fs.FileSystem, root: str) -> str:
+    """Where the best bundle of a run lies; of any other folder itself."""
+    path = f"{root}/{BEST}"
+    if storage.get_file_info(path).type != pa.fs.FileType.File:
+        return root
+    with storage.open_input_stream(path) as stream:
+        text = stream.read(_MAX_BEST_BYTES).decode("utf-8", "replace")
+    found = re.fullmatch(r'\{"bundle": "(bundles/[0-9]+(-epoch-[0-9]+)?)"\}', text)
+    if found is None:
+        raise BundleError(f"{BEST} names no bundle of its run: {text[:80]!r}")
+    return f"{root}/{found[1]}"
 
 
 def _holds(target: Path) -> bool:

@@ -10,6 +10,7 @@ import typer
 from fer_ray.cli.models import say_epoch, say_trained
 from fer_ray.cli.output import Overrides, result, say
 from fer_ray.errors import UserError
+from fer_ray.store import shown
 
 if TYPE_CHECKING:
     from fer_ray.search.results import RunSummary
@@ -20,6 +21,9 @@ By = Annotated[
 ]
 Address = Annotated[
     str | None, typer.Option(help="Of a Ray cluster; default: RAY_ADDRESS, or one started here.")
+]
+Tensorboard = Annotated[
+    bool, typer.Option("--tensorboard", help="Write event files to RUN/tensorboard.")
 ]
 
 
@@ -63,15 +67,19 @@ def _plain(value: object) -> str:
 def tune(
     space: Annotated[Path, typer.Argument(metavar="SPACE.yaml")],
     data: Annotated[str | None, typer.Option(help="A prepared data set, or sample.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Run directory; default runs/NAME.")] = None,
+    out: Annotated[
+        str | None,
+        typer.Option(help="Run directory, or s3://bucket/run; default runs/NAME."),
+    ] = None,
     overrides: Overrides = None,
     by: By = None,
     address: Address = None,
+    tensorboard: Tensorboard = False,
 ) -> None:
     """Search a space with Ray Tune and Optuna: fer-ray tune search_spaces/quickstart.yaml"""
     from fer_ray import api
 
-    place = out or Path("runs") / space.stem
+    place = out or f"runs/{space.stem}"
     summary = api.tune(
         space,
         data=data,
@@ -80,15 +88,17 @@ def tune(
         live=True,
         by=by,
         address=address,
+        tensorboard=tensorboard,
     )
     _say_summary(summary, place)
 
 
 def resume(
-    run: Annotated[Path, typer.Argument(metavar="RUN")],
+    run: Annotated[str, typer.Argument(metavar="RUN")],
     overrides: Overrides = None,
     by: By = None,
     address: Address = None,
+    tensorboard: Tensorboard = False,
     threads: Annotated[
         int | None, typer.Option(help="Of torch, for a training; default all cores.")
     ] = None,
@@ -97,18 +107,25 @@ def resume(
     from fer_ray import api
 
     if api.verb_of(run) == "train":
-        if overrides or by is not None or address is not None:
+        if overrides or by is not None or address is not None or tensorboard:
             raise UserError(
                 f"{run} is a run of one training: it goes on as it began",
-                "Leave -s, --by and --address out.",
+                "Leave -s, --by, --address and --tensorboard out.",
             )
         say_trained(api.resume_train(run, num_threads=threads, on_epoch=say_epoch, say=say))
         return
-    summary = api.resume(run, overrides=overrides or (), live=True, by=by, address=address)
+    summary = api.resume(
+        run,
+        overrides=overrides or (),
+        live=True,
+        by=by,
+        address=address,
+        tensorboard=tensorboard,
+    )
     _say_summary(summary, run)
 
 
-def stop(run: Annotated[Path, typer.Argument(metavar="RUN")]) -> None:
+def stop(run: Annotated[str, typer.Argument(metavar="RUN")]) -> None:
     """End a search in order, from another terminal: fer-ray stop runs/cnn"""
     from fer_ray import api
 
@@ -116,10 +133,11 @@ def stop(run: Annotated[Path, typer.Argument(metavar="RUN")]) -> None:
     say(f"{run} ends after the epochs under way; go on with it: fer-ray resume {run}")
 
 
-def _say_summary(summary: RunSummary, place: Path) -> None:
+def _say_summary(summary: RunSummary, place: str) -> None:
+    place = shown(place)
     for line in summary.lines():
         result(line)
-    say(f"report: {place / 'report.html'}")
+    say(f"report: {place}/report.html")
     say("next:")
     source = summary.data_source
     if source != "sample":

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from fer_ray.cli.output import Json, result, result_json, say
 
-Run = Annotated[Path, typer.Argument(metavar="RUN", help="The directory of a search.")]
+Run = Annotated[
+    str, typer.Argument(metavar="RUN", help="A search's directory, or its address (s3://...).")
+]
 
 
 def register(app: typer.Typer) -> None:

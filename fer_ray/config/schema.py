@@ -63,7 +63,8 @@ class Config(Section):
         """What decides a training: the resolved config as plain data, without absent branches."""
         keep = ("version", "name", "data", "model", "augment", "train", "objective")
         dumped = self.model_dump(mode="json", include=set(keep))
-        return {key: _without_absent_branches(getattr(self, key), dumped[key]) for key in keep}
+        # vars: to dump a value is not to read it (fer_ray/config/reads.py).
+        return {key: _without_absent_branches(vars(self)[key], dumped[key]) for key in keep}
 
     def fingerprint(self) -> str:
         """sha256 of the training part but for its name: equal configs train alike."""
@@ -75,9 +76,10 @@ class Config(Section):
 def _without_absent_branches(section: Any, dumped: Any) -> Any:
     if not isinstance(section, Section) or not isinstance(dumped, dict):
         return dumped
-    absent = set(dumped) - {section.branch} if isinstance(section, OneOf) else set()
+    present = {name for name, value in vars(section).items() if value is not None}
+    absent = set(dumped) - present if isinstance(section, OneOf) else set()
     return {
-        key: _without_absent_branches(getattr(section, key), value)
+        key: _without_absent_branches(vars(section)[key], value)
         for key, value in dumped.items()
         if key not in absent
     }

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import ray
 import ray.data
@@ -25,9 +26,10 @@ from fer_ray.data.loading import (
     source_of,
     training_data,
 )
-from fer_ray.data.prepared import PreparedSet, Split, columns_of, split_of
+from fer_ray.data.prepared import PreparedSet, Split, columns_of, map_labels, split_of
 from fer_ray.data.streamed import StreamedSplit, label_counts_of
 from fer_ray.errors import UserError
+from fer_ray.labels import ClassMap
 
 
 def put_training_data(data: DataConfig, say: Callable[[str], None]) -> Any:
@@ -47,7 +49,7 @@ def put_training_data(data: DataConfig, say: Callable[[str], None]) -> Any:
     dataset = _dataset(data, prepared, "train")
     streams, why = must_stream(data, prepared, 1)
     say(why)
-    train = _shard(data, prepared, dataset, streams)
+    train = _shard(data_class_map(data, prepared), _size_px(prepared), dataset, streams)
     validation = _collect(_dataset(data, prepared, "validation"), _size_px(prepared))
     return ray.put(training_data(data, prepared, train, validation))
 
@@ -58,14 +60,14 @@ class ShardedTraining:
 
     Attributes:
         shards: a Ray Dataset a worker, in the order of sample ids, sizes within one row.
-        data: the config's `data` section.
-        validation: reference to the validation split, whole.
+        common: reference to a `TrainingData` without training images.
+        mapping: from the stored classes to those trained on.
         streams: whether workers read their shard again every epoch.
     """
 
     shards: list[Any]
-    data: DataConfig
-    validation: Any
+    common: Any
+    mapping: ClassMap
     streams: bool
 
 
@@ -87,28 +89,30 @@ def shard_training_data(data: DataConfig, num_workers: int) -> ShardedTraining:
         raise UserError(f"{count} training images cannot be dealt out to {num_workers} workers")
     cuts = [round(count * worker / num_workers) for worker in range(1, num_workers)]
     shards = dataset.split_at_indices(cuts) if cuts else [dataset]
-    validation = _collect(_dataset(data, prepared, "validation"), _size_px(prepared))
+    size_px = _size_px(prepared)
+    validation = _collect(_dataset(data, prepared, "validation"), size_px)
+    none = Split(np.zeros((0, size_px, size_px), np.uint8), np.zeros(0, np.int64))
+    common = training_data(data, prepared, none, validation)
     streams, _ = must_stream(data, prepared, num_workers)
-    return ShardedTraining(shards, data, ray.put(validation), streams)
+    return ShardedTraining(shards, ray.put(common), data_class_map(data, prepared), streams)
 
 
 def worker_training_data(sharded: ShardedTraining, rank: int) -> TrainingData:
     """One worker's share, called in the worker: its whole shard at once, or a stream of it."""
-    prepared = source_of(sharded.data)
-    train = _shard(sharded.data, prepared, sharded.shards[rank], sharded.streams)
-    return training_data(sharded.data, prepared, train, ray.get(sharded.validation))
+    common: TrainingData = ray.get(sharded.common)
+    train = _shard(sharded.mapping, common.size_px, sharded.shards[rank], sharded.streams)
+    if isinstance(train, Split):
+        train = map_labels(train, sharded.mapping)
+    return replace(common, train=train)
 
 
-def _shard(
-    data: DataConfig, prepared: PreparedSet | None, dataset: Any, streams: bool
-) -> Split | StreamedSplit:
+def _shard(mapping: ClassMap, size_px: int, dataset: Any, streams: bool) -> Split | StreamedSplit:
     if not streams:
-        return _collect(dataset, _size_px(prepared))
+        return _collect(dataset, size_px)
     # Blocks in the object store (spilled to disk where they must): reading them starts no task,
     # so trials that hold every CPU cannot starve it.
     blocks = dataset.materialize()
-    mapping = data_class_map(data, prepared)
-    return StreamedSplit(blocks, _size_px(prepared), mapping, label_counts_of(blocks, mapping))
+    return StreamedSplit(blocks, size_px, mapping, label_counts_of(blocks, mapping))
 
 
 def _size_px(prepared: PreparedSet | None) -> int:

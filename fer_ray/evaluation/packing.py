@@ -13,12 +13,15 @@ import torch
 from torch import Tensor
 
 from fer_ray import __version__
+from fer_ray.bundle import limits
 from fer_ray.bundle.card import model_card
 from fer_ray.bundle.contents import Contents, write_bundle
 from fer_ray.bundle.load import Bundle
+from fer_ray.bundle.network import empty_network
 from fer_ray.config.schema import Config
 from fer_ray.data.faces import draw_faces
 from fer_ray.data.loading import TrainingData
+from fer_ray.errors import BundleError, UserError
 from fer_ray.evaluation.calibrate import fit_calibration
 from fer_ray.evaluation.evaluate import figures
 from fer_ray.images.preprocess import Preprocess, build_recipe
@@ -27,6 +30,27 @@ from fer_ray.models.inference import logits_of
 
 NUM_GOLDEN = 16
 GOLDEN_SEED = 20_130_701
+
+
+def check_packable(config: Config, data: TrainingData) -> None:
+    """Refuse a network, before it trains, whose bundle would be refused when it has.
+
+    Raises:
+        UserError: it exceeds a limit of `fer_ray.bundle.limits`.
+    """
+    branch = config.model.cnn or config.model.resnet
+    assert branch is not None
+    if len(branch.head) > limits.MAX_HEAD_LAYERS:
+        raise UserError(
+            f"model: the head has {len(branch.head)} layers; a bundle may have "
+            f"{limits.MAX_HEAD_LAYERS}"
+        )
+    recipe = build_recipe(config.data, data.size_px, data.mean, data.std)
+    try:
+        empty_network(config.model, recipe, len(data.class_names), "model")
+    except BundleError as error:
+        remedy = None if error.__cause__ else "No bundle can hold it: make the network smaller."
+        raise UserError(error.message, remedy) from error
 
 
 def pack(

@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from fer_ray.config.space import SearchSpace
 from fer_ray.search.live import LiveTrial
+from fer_ray.search.points import num_trials
 from fer_ray.search.sampling import derived_seed
 from fer_ray.search.study import Study
 
@@ -155,7 +156,7 @@ def share_of_budget(space: SearchSpace, rungs: tuple[int, ...]) -> float:
         return 0.0
     confirming = (base.confirm.top + 1) * base.confirm.seeds * base.train.epochs
     reduction = base.scheduler.asha.reduction if base.scheduler != "none" else 1
-    going, searched, before = float(base.search.trials * base.search.repeat), 0.0, 0
+    going, searched, before = float(num_trials(space)), 0.0, 0
     for rung in (*rungs, base.train.epochs):
         searched += going * (rung - before)
         before, going = rung, going / reduction

@@ -469,13 +469,31 @@ def _value(stored: float, distribution: str) -> Any:
     document = json.loads(distribution)
     kind, attributes = document["name"], document["attributes"]
     if kind == "CategoricalDistribution":
-        choice = attributes["choices"][int(stored)]
-        return tuple(json.loads(choice)) if _is_list(choice) else choice
+        choices = attributes["choices"]
+        choice = choices[int(stored)]
+        return _from_json(choice) if _is_list(choice) or _all_json(choices) else choice
     return int(stored) if kind == "IntDistribution" else stored
 
 
 def _is_list(choice: Any) -> bool:
     return isinstance(choice, str) and choice.startswith("[") and choice.endswith("]")
+
+
+def _all_json(choices: list[Any]) -> bool:
+    """Whether the search wrote all choices as JSON text, because Optuna took two for one.
+
+    See `fer_ray.search.sampling.encoded_choices`: read back, some two are equal (false and 0).
+    """
+    try:
+        values = [_from_json(choice) for choice in choices]
+    except (TypeError, ValueError):
+        return False
+    return any(one == other for one, other in itertools.combinations(values, 2))
+
+
+def _from_json(text: str) -> Any:
+    value = json.loads(text)
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _with_thresholds(

@@ -25,6 +25,7 @@ from fer_ray.search.planning import (
     expectation,
     time_plan,
 )
+from fer_ray.search.points import num_trials
 from fer_ray.search.probe import Probe
 from fer_ray.search.watching import clock
 
@@ -163,12 +164,13 @@ def make_plan(
             ("dearest", corner_of(space, allowed, 1)),
         )
     )
-    expected = _expectation(base)
+    trials = num_trials(space)
+    expected = _expectation(base, trials)
     time = _time(base, expected, corners, allowed, count)
     dearest = max(sized.num_params for sized in [*allowed, *(c.sized for c in corners)])
     disk = disk_plan(
         dearest,
-        trials=base.search.trials,
+        trials=trials,
         epochs=expected.epochs,
         slots=count,
         keep=base.keep.top,
@@ -177,7 +179,7 @@ def make_plan(
     gpus = _gpus_a_trial(base)
     return Plan(
         name=base.name,
-        trials=base.search.trials,
+        trials=trials,
         epochs=base.train.epochs,
         slots=count,
         slots_from=source,
@@ -193,13 +195,13 @@ def make_plan(
     )
 
 
-def _expectation(base: Config) -> Expectation:
+def _expectation(base: Config, trials: int) -> Expectation:
     rungs: tuple[int, ...] = ()
     reduction = 2
     if base.scheduler != "none":
         reduction = base.scheduler.asha.reduction
         rungs = rungs_of(base.scheduler.asha.grace_epochs, reduction, base.train.epochs)
-    return expectation(base.search.trials, rungs, reduction, base.train.epochs)
+    return expectation(trials, rungs, reduction, base.train.epochs)
 
 
 def _time(
@@ -219,7 +221,7 @@ def _time(
     low, high = min(cheap[1], dear[1]), max(cheap[1], dear[1])
     return time_plan(
         expected.epochs,
-        base.search.trials,
+        expected.trials,
         slots,
         epoch_s=(low, mean, high),
         overhead_s=max(corner.probe.setup_s for corner in corners if corner.probe),

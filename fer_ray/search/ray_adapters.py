@@ -142,7 +142,11 @@ class StudySearcher(Searcher):
             return Searcher.FINISHED
         bridge.numbers[trial_id] = asked.number
         bridge.handed_out.add(asked.number)
-        return {"number": asked.number, "config": asked.config.training_part()}
+        return {
+            "number": asked.number,
+            "config": asked.config.training_part(),
+            "params": asked.params,
+        }
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False

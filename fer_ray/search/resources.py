@@ -11,6 +11,8 @@ from typing import Any
 from fer_ray.config.sections.search import ResourcesConfig
 from fer_ray.errors import UserError
 
+TRIAL_CPU = 0.01
+"""Of a trial's own process where workers train: Ray Train reserves their places itself."""
 _WAIT_SAYS_EVERY_S = 15.0
 
 
@@ -89,6 +91,26 @@ def check_request(wanted: ResourcesConfig) -> None:
             f"resources.per_trial: gpu: {per_trial.gpu:g} with workers: {per_trial.workers} puts "
             "two workers on one GPU, which their communication (NCCL) refuses",
             "Use gpu: 1, or workers: 1 with a part of a GPU.",
+        )
+
+
+def check_dashboard(slots: Slots) -> None:
+    """Refuse a cluster on which the places of stopped workers would stay taken.
+
+    Ray Train's cleaner asks the dashboard whether a trial is still alive.
+
+    Raises:
+        UserError: trials of several workers, and no dashboard.
+    """
+    if slots.workers == 1:
+        return
+    from ray._private.worker import global_worker
+
+    node = global_worker.node
+    if node is None or not node.webui_url:
+        raise UserError(
+            "trials of several workers need Ray's dashboard, and this cluster runs without it",
+            "Start its head with --include-dashboard=true, or use resources.per_trial.workers: 1.",
         )
 
 

@@ -29,10 +29,11 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from fer_ray.config.schema import Config
 from fer_ray.config.space import SearchSpace
-from fer_ray.errors import ConfigError, FerRayError
+from fer_ray.errors import FerRayError
 from fer_ray.runs import RunDirectory
 from fer_ray.search.asha import Asha, Decision, rungs_of
 from fer_ray.search.live import Asked, Attempt, LiveTrial
+from fer_ray.search.points import grid_points, num_configurations, rejection
 from fer_ray.search.sampling import (
     decode,
     derived_seed,
@@ -215,10 +216,7 @@ class Study:
     @functools.cached_property
     def num_configurations(self) -> int:
         """Configurations wanted: `search.trials`, or the allowed points of a smaller grid."""
-        search = self.space.base.search
-        if search.sampler != "grid":
-            return search.trials
-        return min(search.trials, len(self._grid_points()))
+        return num_configurations(self.space)
 
     @property
     def num_trials(self) -> int:
@@ -259,19 +257,8 @@ class Study:
             assert not isinstance(point, str)
             yield self.space.check_point(point), "start_from"
         if search.sampler == "grid":
-            for params in self._grid_points()[1:]:
+            for params in grid_points(self.space)[1:]:
                 yield params, "grid"
-
-    def _grid_points(self) -> list[dict[str, Any]]:
-        """Allowed points of the grid, the defaults first, at most as many as are wanted."""
-        defaults = self.space.complete({})
-        points = [defaults]
-        for params in self.space.grid():
-            if len(points) >= self.space.base.search.trials:
-                break
-            if not same_point(params, defaults) and rejection(self.space, params) is None:
-                points.append(params)
-        return points
 
     def prepare(self) -> None:
         """Ask ahead, so that the next free slot need not wait for the sampler."""
@@ -517,28 +504,6 @@ class Study:
                 live.number,
             ),
         )
-
-
-def rejection(space: SearchSpace, params: Mapping[str, Any]) -> str | None:
-    """Why a configuration is never trained: forbidden, or above the limits; None if it may be."""
-    if space.is_forbidden(params):
-        return "forbidden"
-    try:
-        config = space.resolve(params)
-    except ConfigError as error:
-        # A rule between values that the checks of the space, fifty random points, did not meet.
-        return f"not valid: {error.message}"
-    limits = space.base.limits
-    if limits.params is None and limits.macs is None:
-        return None
-    from fer_ray.models.build import size_of
-
-    num_params, macs = size_of(config)
-    if limits.params is not None and num_params > limits.params:
-        return f"{num_params:,} parameters, the limit is {limits.params:,}"
-    if limits.macs is not None and macs > limits.macs:
-        return f"{macs:,} multiply-adds, the limit is {limits.macs:,}"
-    return None
 
 
 def space_sha256(space: SearchSpace) -> str:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import datetime
-import os
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -26,30 +24,27 @@ from fer_ray.errors import (
 from fer_ray.ray_session import ray_session
 from fer_ray.runs import RunDirectory
 from fer_ray.search.confirm import share_of_budget
+from fer_ray.search.event_files import EventFiles
+from fer_ray.search.fitting import fit, put_out
 from fer_ray.search.interim import pack_best_so_far
-from fer_ray.search.live import LiveTrial
+from fer_ray.search.mirror import Mirror
+from fer_ray.search.points import rejection
 from fer_ray.search.progress import Progress
-from fer_ray.search.resources import Slots, check_request, plan_slots
+from fer_ray.search.resources import Slots, check_dashboard, check_request, plan_slots
 from fer_ray.search.results import (
     RunSummary,
     clear_leftovers,
-    drop_checkpoint,
     summary_of,
     update_best,
     write_status,
     write_trials,
 )
 from fer_ray.search.resuming import open_interrupted
-from fer_ray.search.shared_storage import check_shared
+from fer_ray.search.shared_storage import check_shared, check_store
 from fer_ray.search.start_from import points_of_run
 from fer_ray.search.stopping import BY_COMMAND, StopWatch, signals_stop
-from fer_ray.search.study import Study, rejection
+from fer_ray.search.study import Study
 from fer_ray.search.weights import pretrained_states
-
-_STATUS_EVERY_S = 1.0
-_TABLE_EVERY_S = 10.0
-_MAX_AHEAD = 16
-"""Trials handed to Tune before they have a slot, at most; each knows a little less."""
 
 
 @dataclass(frozen=True)
@@ -60,11 +55,15 @@ class Options:
         live: print progress to stderr.
         until: seconds since the epoch; this session ends in order then.
         address: of a Ray cluster; None starts one here, or takes RAY_ADDRESS.
+        tensorboard: write event files below the run's `tensorboard`.
+        mirror: where the run's home is in object storage; its `run` is worked on.
     """
 
     live: bool = False
     until: float | None = None
     address: str | None = None
+    tensorboard: bool = False
+    mirror: Mirror | None = None
 
 
 def run_tuning(
@@ -93,7 +92,10 @@ def run_tuning(
             f"trial 0, the space's defaults, would not be trained: {why}",
             "Give the holes other defaults, or widen `limits`.",
         )
-    run = RunDirectory(out.absolute())
+    mirror = options.mirror
+    run = mirror.run if mirror is not None else RunDirectory(out.absolute())
+    if mirror is not None:
+        mirror.require_absent()
     run.require_absent()
     points: list[dict[str, Any]] = []
     if isinstance(space.base.search.start_from, str):
@@ -103,11 +105,10 @@ def run_tuning(
     states = pretrained_states(space)
     fingerprint = prepared.fingerprint if prepared else "sample"
     with _ray(space, options), _machine_faults(run):
-        slots = plan_slots(space.base.resources, _say(options))
-        check_shared(run.path)
+        slots = _lay_out(space, run, options)
         facts = {"overrides": list(overrides), "working_directory": str(Path.cwd())}
         run.create("tune", space.text, fingerprint, facts)
-        with run.locked():
+        with run.locked(), _driven(options):
             study = Study(run, space, fingerprint, start_points=points)
             return _search(study, slots, states, options)
 
@@ -124,23 +125,47 @@ def resume_tuning(path: Path, overrides: tuple[str, ...], options: Options) -> R
         UserError: no such run, data or space have changed, or another process works on it.
         Otherwise as `run_tuning`.
     """
-    run = RunDirectory(path.absolute())
+    mirror = options.mirror
+    run = mirror.run if mirror is not None else RunDirectory(path.absolute())
+    if mirror is not None:
+        run.path.mkdir(parents=True, exist_ok=True, mode=0o700)
     with run.locked():
+        if mirror is not None:
+            mirror.require_alone()
+            mirror.pull()
         space, fingerprint = open_interrupted(run, overrides)
         check_request(space.base.resources)
         states = pretrained_states(space)
         with _ray(space, options), _machine_faults(run):
-            slots = plan_slots(space.base.resources, _say(options))
-            check_shared(run.path)
+            slots = _lay_out(space, run, options)
             run.stop_file.unlink(missing_ok=True)
             study = Study(run, space, fingerprint)
             clear_leftovers(study)
-            return _search(study, slots, states, options)
+            if mirror is not None:
+                ended = {n: live.ended is not None for n, live in study.trials.items()}
+                mirror.begin_session(ended)
+            with _driven(options):
+                return _search(study, slots, states, options)
 
 
 def _ray(space: SearchSpace, options: Options) -> contextlib.AbstractContextManager[None]:
     several = space.base.resources.per_trial.workers > 1
     return ray_session(dashboard=several, address=options.address)
+
+
+def _lay_out(space: SearchSpace, run: RunDirectory, options: Options) -> Slots:
+    """Find the places for the trials, on a cluster that can run them."""
+    slots = plan_slots(space.base.resources, _say(options))
+    check_dashboard(slots)
+    if options.mirror is not None:
+        check_store(options.mirror.folder)
+    else:
+        check_shared(run.path)
+    return slots
+
+
+def _driven(options: Options) -> contextlib.AbstractContextManager[None]:
+    return options.mirror.driven() if options.mirror is not None else contextlib.nullcontext()
 
 
 @contextlib.contextmanager
@@ -154,7 +179,7 @@ def _machine_faults(run: RunDirectory) -> Iterator[None]:
         cause = error.__cause__ or error
         raise UnfinishedError(
             f"ended by a fault of the machine: {cause}",
-            f"Make room, then: fer-ray resume {_shown(run.path)}",
+            f"Make room, then: fer-ray resume {_shown(run)}",
         ) from error
 
 
@@ -187,6 +212,8 @@ def _search(
             if how == "stopped" and StopWatch(run).by != BY_COMMAND:
                 how = "interrupted"
             if how in ("stopped", "interrupted"):
+                if options.mirror is not None:
+                    options.mirror.fetch_checkpoint(study.ranking()[:1])
                 pack_best_so_far(study)
     except KeyboardInterrupt:
         how = "interrupted"
@@ -212,7 +239,7 @@ def _outcome(study: Study, how: str, fatal: BaseException | str | None) -> RunSu
     run = study.run
     summary = summary_of(study, study.elapsed_s())
     best = f"the best so far is {run.best}" if run.best.exists() else "no trial left a bundle yet"
-    remedy = f"Go on: fer-ray resume {_shown(run.path)}"
+    remedy = f"Go on: fer-ray resume {_shown(run)}"
     unfinished = [live.number for live in study.unfinished]
     left = study.num_trials - len(study.trials)
     undone = f"trials {unfinished} unfinished, {max(0, left)} not begun; {best}"
@@ -233,10 +260,12 @@ def _outcome(study: Study, how: str, fatal: BaseException | str | None) -> RunSu
     return summary
 
 
-def _shown(path: Path) -> str:
+def _shown(run: RunDirectory) -> str:
+    if run.address is not None:
+        return run.address
     with contextlib.suppress(ValueError):
-        return str(path.relative_to(Path.cwd()))
-    return str(path)
+        return str(run.path.relative_to(Path.cwd()))
+    return str(run.path)
 
 
 def _deadline(study: Study, options: Options) -> float | None:
@@ -257,111 +286,35 @@ def _fit(
     options: Options,
 ) -> tuple[str, BaseException | str | None]:
     """Put the data out and run the trials; gives how it ended."""
-    import ray
-    from ray import tune
-
-    from fer_ray.data.ray_data import put_training_data
     from fer_ray.search.confirming import confirm
-    from fer_ray.search.trainable import TrialSetting, train_trial
+    from fer_ray.search.trainable import TrialSetting
 
-    base = study.space.base
+    base, mirror = study.space.base, options.mirror
     deadline = _deadline(study, options)
     search_deadline = deadline
     if deadline is not None and base.confirm is not None:
         share = share_of_budget(study.space, study.asha.rungs)
         search_deadline = deadline - share * (deadline - time.time())
     setting = TrialSetting(
-        run_path=str(study.run.path),
+        run_path=mirror.folder.uri if mirror is not None else str(study.run.path),
         rungs=study.asha.rungs,
         deadline=search_deadline,
         target=base.stop.target,
-        num_threads=max(1, int(slots.cpu)),
+        num_threads=max(1, int(slots.cpu / slots.workers)),
         data_name=source_name(base.data),
     )
-    data, shared_states = put_training_data(base.data, progress.say), ray.put(states)
-    trainable = tune.with_parameters(train_trial, data=data, states=shared_states, setting=setting)
-    how, fatal = fit(study, trainable, slots, progress, search_deadline)
+    work = put_out(study, slots, states, setting, progress.say)
+    events = EventFiles(study.run.tensorboard) if options.tensorboard else None
+    try:
+        how, fatal = fit(study, work.trainable(), slots, progress, search_deadline, events, mirror)
+    finally:
+        if events is not None:
+            events.close()
     if base.confirm is None or how not in ("finished", "time budget", "target"):
         return how, fatal
     whole = dataclasses.replace(setting, deadline=deadline)
-    return confirm(study, slots, data, shared_states, whole, progress.say) or how, fatal
-
-
-def fit(
-    study: Study,
-    trainable: Callable[..., None],
-    slots: Slots,
-    progress: Progress,
-    deadline: float | None,
-) -> tuple[str, BaseException | str | None]:
-    """Run trials of any trainable that reports as `train_trial` does, until the study is done.
-
-    Returns:
-        how it ended (docs/design.md, `sessions`), and what broke the machine, or None.
-    """
-    from ray import tune
-
-    from fer_ray.search.ray_adapters import (
-        MAX_FAILURES,
-        StudyBridge,
-        StudyCallback,
-        StudyScheduler,
-        StudySearcher,
-    )
-
-    written = {"status": 0.0, "table": 0.0}
-
-    def on_tick() -> None:
-        now = time.monotonic()
-        if now - written["status"] >= _STATUS_EVERY_S:
-            written["status"] = now
-            write_status(study)
-        if now - written["table"] >= _TABLE_EVERY_S:
-            written["table"] = now
-            write_trials(study)
-
-    def on_change(trial: LiveTrial) -> None:
-        progress.on_change(trial)
-        if trial.ended is not None:
-            drop_checkpoint(study.run, trial)
-            update_best(study)
-
-    bridge = StudyBridge(
-        study, on_change, on_tick=on_tick, deadline=deadline, max_concurrent=slots.limit
-    )
-    if study.is_done():
-        return "finished", None
-    # A trial that ends hands its process on only where another one waits already.
-    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(max(1, min(_MAX_AHEAD, slots.count // 2)))
-    name = f"session-{len(study.sessions)}"
-    shutil.rmtree(study.run.ray, ignore_errors=True)
-    tuner = tune.Tuner(
-        tune.with_resources(trainable, {"cpu": slots.cpu, "gpu": slots.gpu}),
-        tune_config=tune.TuneConfig(
-            search_alg=StudySearcher(bridge),
-            scheduler=StudyScheduler(bridge),
-            num_samples=-1,
-            reuse_actors=True,
-            trial_dirname_creator=lambda trial: trial.trial_id,
-        ),
-        run_config=tune.RunConfig(
-            storage_path=str(study.run.ray),
-            name=name,
-            verbose=0,
-            callbacks=[StudyCallback(bridge)],
-            failure_config=tune.FailureConfig(max_failures=MAX_FAILURES),
-            checkpoint_config=tune.CheckpointConfig(num_to_keep=1),
-        ),
-    )
-    tuner.fit()
-    how = bridge.why_over or "finished"
-    if how in ("time budget", "target"):
-        # Left by an earlier session, and no slot was free for them before the end.
-        for live in study.unfinished:
-            study.finish(live.number, "target elsewhere" if how == "target" else how)
-    if study.is_done() and bridge.fatal is None:
-        how = "finished"
-    return how, bridge.fatal
+    confirming = dataclasses.replace(work, setting=whole)
+    return confirm(study, slots, confirming, progress.say, mirror) or how, fatal
 
 
 def parse_until(text: str) -> float:

@@ -8,6 +8,8 @@ from __future__ import annotations
 import signal
 import threading
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -53,24 +55,72 @@ def train_distributed(
     """
     use_gpu = config.train.device in ("auto", "cuda") and ray.cluster_resources().get("GPU", 0) > 0  # type: ignore[no-untyped-call]
     arrays = {name: value.numpy() for name, value in (state or {}).items()}
-    trainer = TorchTrainer(
+    run_ranks(
         _train_rank,
-        train_loop_config={
+        {
             "config": config.training_part(),
             "sharded": shard_training_data(config.data, num_workers),
             "state": ray.put(arrays),
             "run_path": str(run.path),
             "num_threads": num_threads,
         },
-        scaling_config=ray.train.ScalingConfig(num_workers=num_workers, use_gpu=use_gpu),
-        torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo"),
-        run_config=ray.train.RunConfig(storage_path=str(run.ray), name="train"),
+        Ranks(
+            num_workers, cpu=1.0, gpu=1.0 if use_gpu else 0.0, storage=str(run.ray), name="train"
+        ),
+        trace=run.trial(0) / "error.txt",
+        remedy=f"To go on: fer-ray resume {run.path}",
     )
-    _fit(trainer, run)
 
 
-def _fit(trainer: TorchTrainer, run: RunDirectory) -> None:
-    """Run the ranks to their end; what ended them early comes out as an error of ours."""
+@dataclass(frozen=True)
+class Ranks:
+    """The processes of one training, and where Ray Train keeps its own records.
+
+    Attributes:
+        count: processes.
+        cpu, gpu: of each; nccl with a GPU, else gloo.
+        storage: a directory that every node sees.
+        name: of Ray's folder there.
+    """
+
+    count: int
+    cpu: float
+    gpu: float
+    storage: str
+    name: str
+
+
+def run_ranks(
+    work: Callable[[dict[str, Any]], None],
+    loop: dict[str, Any],
+    ranks: Ranks,
+    *,
+    trace: Path,
+    remedy: str,
+) -> None:
+    """Do the same work in several processes at once, joined by `torch.distributed`.
+
+    Args:
+        work: what each does with `loop`.
+        trace: where a rank's traceback is written.
+        remedy: how to go on where a rank's process died.
+
+    Raises:
+        FerRayError: of a rank; or a rank failed otherwise, its traceback is in `trace`.
+        UnfinishedError: a rank's process died.
+        KeyboardInterrupt: by Ctrl-C.
+    """
+    trainer = TorchTrainer(
+        work,
+        train_loop_config=loop,
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=ranks.count,
+            use_gpu=ranks.gpu > 0,
+            resources_per_worker={"CPU": ranks.cpu, **({"GPU": ranks.gpu} if ranks.gpu else {})},
+        ),
+        torch_config=TorchConfig(backend="nccl" if ranks.gpu else "gloo"),
+        run_config=ray.train.RunConfig(storage_path=ranks.storage, name=ranks.name),
+    )
     handler = signal.getsignal(signal.SIGINT)
     try:
         trainer.fit()
@@ -81,11 +131,10 @@ def _fit(trainer: TorchTrainer, run: RunDirectory) -> None:
         cause = getattr(failure, "_base_exc", failure)
         if isinstance(cause, FerRayError):
             raise cause from None
-        trace = run.trial(0) / "error.txt"
         write_atomic(trace, str(failure).encode("utf-8"))
         text = f"worker {rank} failed: {type(cause).__name__}: {str(cause)[:300]}"
         if cause is failure:
-            raise UnfinishedError(text, f"To go on: fer-ray resume {run.path}") from None
+            raise UnfinishedError(text, remedy) from None
         raise FerRayError(text, f"Its traceback is in {trace}.") from None
     finally:
         if threading.current_thread() is threading.main_thread():

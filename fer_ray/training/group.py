@@ -49,6 +49,10 @@ class Group:
             slots = slots.cuda()
         return [int(number) for number in self.sum(slots).tolist()]
 
+    def main_says(self, answer: bool) -> bool:
+        """Rank 0's answer, on every rank: what depends on a clock or a file is asked of one."""
+        return bool(self.gather_ints(int(answer))[0])
+
     def copy_from_main(self, tensors: list[Tensor]) -> None:
         """Overwrite tensors, in place, with those of rank 0."""
         if self.size > 1:

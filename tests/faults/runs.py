@@ -101,6 +101,11 @@ def processes_training(log: Path) -> int:
     return len({line[2] for line in lines if time.time() - float(line[3]) < 3.0})
 
 
+def processes_that_trained(log: Path) -> int:
+    """How many processes have trained an epoch."""
+    return len({line.split()[2] for line in log.read_text().splitlines()})
+
+
 def check_best(path: Path) -> None:
     """`best` is absent, or a bundle that loads and gives its golden answers."""
     if (path / "best").is_symlink():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import shutil
 import subprocess
@@ -13,7 +15,9 @@ from typing import Any
 
 import pytest
 
+from fer_ray.search.object_folder import ObjectFolder
 from tests.faults import runs
+from tests.object_storage import s3_server
 
 
 @pytest.fixture
@@ -58,34 +62,70 @@ def _may_unshare() -> bool:
     )
 
 
+@contextlib.contextmanager
+def node_with_its_own_disk(cluster: Any, folder: Path) -> Iterator[None]:
+    """A second node, of one CPU, that sees an empty disk where the others see `folder`."""
+    ray = Path(sys.executable).with_name("ray")
+    join = f"{ray} start --address={cluster.address} --num-cpus=1 --num-gpus=0 --block"
+    node = subprocess.Popen(
+        ["unshare", "-m", "bash", "-c", f"mount -t tmpfs none {folder} && exec {join}"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        deadline = time.monotonic() + 90
+        while time.monotonic() < deadline and _num_nodes(cluster) < 2:
+            time.sleep(0.5)
+        yield
+    finally:
+        node.terminate()
+        node.wait(timeout=60)
+
+
 @pytest.mark.skipif(not _may_unshare(), reason="needs the right to unshare mounts")
 def test_two_nodes_with_separate_disks_are_refused(cluster: Any, tmp_path: Path) -> None:
     shared = tmp_path / "shared"
     shared.mkdir()
     space, out = tmp_path / "faults.yaml", shared / "run"
     space.write_text(runs.SPACE)
-    ray = Path(sys.executable).with_name("ray")
-    join = f"{ray} start --address={cluster.address} --num-cpus=1 --num-gpus=0 --block"
-    node = subprocess.Popen(
-        ["unshare", "-m", "bash", "-c", f"mount -t tmpfs none {shared} && exec {join}"],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    try:
+    with node_with_its_own_disk(cluster, shared):
         env = runs.environment(tmp_path / "epochs.log", RAY_ADDRESS=cluster.address)
-        deadline = time.monotonic() + 90
-        while time.monotonic() < deadline and _num_nodes(cluster) < 2:
-            time.sleep(0.5)
         code, text = runs.run("rename", 0, "tune", space, "--out", out, env=env)
-    finally:
-        node.terminate()
-        node.wait(timeout=60)
     assert code == 2, text
     assert "1 of 2 nodes do not see" in text
     assert "directory that all nodes share" in text
     assert not out.exists(), "nothing was begun"
     assert not list(shared.iterdir()), "the probe is gone"
+
+
+@pytest.mark.skipif(not _may_unshare(), reason="needs the right to unshare mounts")
+def test_two_nodes_with_separate_disks_search_into_object_storage(
+    cluster: Any, tmp_path: Path
+) -> None:
+    disk, log = tmp_path / "disk", tmp_path / "epochs.log"
+    disk.mkdir()
+    space = tmp_path / "faults.yaml"
+    space.write_text(runs.SPACE)
+    with s3_server(), node_with_its_own_disk(cluster, disk):
+        place = os.environ["AWS_ENDPOINT_URL"].removeprefix("http://").replace(":", "%3A")
+        out = f"s3://key:secret@bucket/run?scheme=http&endpoint_override={place}"
+        env = runs.environment(
+            log, RAY_ADDRESS=cluster.address, XDG_CACHE_HOME=str(disk), TMPDIR=str(disk)
+        )
+        code, text = runs.run("rename", 0, "tune", space, "--out", out, env=env)
+        assert code == 0, text
+        assert "secret" not in text
+        shutil.rmtree(disk / "fer-ray")
+        run = ObjectFolder(out)
+        copy = tmp_path / "copy"
+        for name in run.names():
+            run.fetch(name, copy / name)
+    assert runs.processes_that_trained(log) >= 2, "both nodes trained"
+    assert "secret" not in (copy / "run.json").read_text()
+    best = json.loads((copy / "best.json").read_text())["bundle"]
+    (copy / "best").symlink_to(best)
+    runs.check_whole(copy, log)
 
 
 def _num_nodes(cluster: Any) -> int:

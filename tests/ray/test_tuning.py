@@ -10,7 +10,7 @@ import torch
 
 from fer_ray import api
 from fer_ray.bundle.load import load_bundle
-from fer_ray.errors import NothingSucceededError
+from fer_ray.errors import NothingSucceededError, UserError
 from fer_ray.search.asha import JudgedTrial, replay
 from fer_ray.search.results import RunSummary
 
@@ -146,3 +146,11 @@ def test_a_search_in_which_all_fail_says_why(tmp_path: Path) -> None:
         api.tune(
             space, out=tmp_path / "run", overrides=["search.trials=2", "model.cnn.pool=flatten"]
         )
+
+
+def test_workers_without_a_dashboard_are_refused_and_not_left_hanging(tmp_path: Path) -> None:
+    space = tmp_path / "workers.yaml"
+    space.write_text(SPACE)
+    with pytest.raises(UserError, match="need Ray's dashboard"):
+        api.tune(space, out=tmp_path / "run", overrides=["resources.per_trial.workers=2"])
+    assert not (tmp_path / "run").exists()

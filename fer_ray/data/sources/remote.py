@@ -7,7 +7,6 @@ source is read in small pieces. So the disk must hold the source once; memory ne
 from __future__ import annotations
 
 import contextlib
-import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,15 +15,8 @@ import pyarrow as pa
 import pyarrow.fs
 
 from fer_ray.errors import DataError
-
-
-def is_remote(place: str) -> bool:
-    return "://" in place
-
-
-def shown(place: str) -> str:
-    """A place as it may be printed and stored: without keys and options of its address."""
-    return re.sub(r"//[^/@]*@", "//", place).split("?")[0] if is_remote(place) else place
+from fer_ray.store import is_remote as is_remote
+from fer_ray.store import shown as shown
 
 
 @contextlib.contextmanager

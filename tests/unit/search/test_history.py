@@ -13,7 +13,7 @@ import pytest
 
 from fer_ray.errors import UserError
 from fer_ray.runs import RunDirectory
-from fer_ray.search.history import overrides_of, read_run
+from fer_ray.search.history import _value, overrides_of, read_run
 from fer_ray.search.slots import slots_of
 from fer_ray.store import write_json
 from tests.searches import STARTED, pretend_search
@@ -234,3 +234,21 @@ def test_no_trial_no_slots(tmp_path: Path) -> None:
     assert history.winner is None
     assert history.frame().empty
     assert not math.isnan(slots_of(history).tail_share)
+
+
+@pytest.mark.parametrize(
+    ("choices", "values"),
+    [
+        ('["1", "1.0"]', [1, 1.0]),
+        ('["false", "0", "[2]"]', [False, 0, (2,)]),
+        ('["none", "all"]', ["none", "all"]),
+        ('["1", "2"]', ["1", "2"]),
+    ],
+)
+def test_choices_that_optuna_takes_for_one_come_back_as_they_were(
+    choices: str, values: list[object]
+) -> None:
+    attributes = {"choices": json.loads(choices)}
+    text = json.dumps({"name": "CategoricalDistribution", "attributes": attributes})
+    found = [_value(float(index), text) for index in range(len(values))]
+    assert list(map(repr, found)) == list(map(repr, values))

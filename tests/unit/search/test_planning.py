@@ -137,6 +137,21 @@ def test_a_plan_without_probes(tmp_path: Path) -> None:
     assert json.loads(json.dumps(plan.as_dict()))["disk"]["total"] > 0
 
 
+def test_a_grid_is_planned_without_its_forbidden_points(tmp_path: Path) -> None:
+    text = """\
+version: 1
+name: grid
+data: {source: sample}
+model: {cnn: {depth: {int: [2, 3]}, head: {choice: [[], [16]]}}}
+train: {batch_size: {choice: [64, 32]}}
+forbid: [{model.cnn.depth: 3, train.batch_size: 32}]
+search: {sampler: grid, trials: 40, repeat: 2}
+"""
+    plan = make_plan(parse_space(text, "a.yaml"), tmp_path, slots=2, probe=None)
+    assert plan.trials == plan.expected.trials == 12
+    assert "12 trials of up to" in plan.lines()[0]
+
+
 def test_warnings_of_a_plan(tmp_path: Path) -> None:
     space = parse_space(SPACE, "a.yaml", ["limits.params=1000000", "stop.time_budget=60s"])
     plan = make_plan(space, tmp_path, slots=8, probe=fake_probe({"small": 2.0, "large": 5.0}))

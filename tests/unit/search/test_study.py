@@ -225,6 +225,17 @@ def test_a_grid_asks_no_more_than_its_trials(make: MakeStudy) -> None:
     assert make(GRID, "search.trials=3").num_trials == 3
 
 
+def test_forbidden_points_of_a_grid_are_no_trials(make: MakeStudy) -> None:
+    forbid = "forbid: [{model.cnn.depth: 3, train.batch_size: 32}]\n"
+    study = make(GRID + forbid)
+    asked = []
+    while study.wants_more:
+        asked.append(begin(study))
+    assert study.num_trials == len(asked) == 6
+    assert study.num_rejected == 0
+    assert all(not study.space.is_forbidden(one.params) for one in asked)
+
+
 # --- forbid and limits ----------------------------------------------------------------------------
 
 
