@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from fer_ray.data.checking import CheckReport
     from fer_ray.data.cleaning import CleanReport
     from fer_ray.data.importing import ImportReport
+    from fer_ray.doctor.findings import Diagnosis
     from fer_ray.evaluation.compare import Comparison
     from fer_ray.evaluation.on_split import Evaluation
     from fer_ray.evaluation.recalibrate import CalibrationReport
@@ -193,6 +194,7 @@ def train(
     overrides: Sequence[str] = (),
     num_threads: int | None = None,
     num_workers: int = 1,
+    address: str | None = None,
     on_epoch: Callable[[EpochResult], None] | None = None,
     say: Callable[[str], None] = lambda text: None,
 ) -> TrainReport:
@@ -205,6 +207,7 @@ def train(
         overrides: `address=value` each.
         num_threads: of torch; all cores where it is None, shared by the workers.
         num_workers: processes that train together, through Ray Train.
+        address: of a Ray cluster, which then trains, also with one worker.
         on_epoch: told of each epoch as it ends (with several workers: when all have ended).
         say: told how the data are held.
 
@@ -229,6 +232,7 @@ def train(
         Path(out),
         num_threads=num_threads or os.cpu_count() or 1,
         num_workers=num_workers,
+        address=address,
         on_epoch=on_epoch or (lambda result: None),
         say=say,
     )
@@ -240,6 +244,7 @@ def resume_train(
     run: str | Path,
     *,
     num_threads: int | None = None,
+    address: str | None = None,
     on_epoch: Callable[[EpochResult], None] | None = None,
     say: Callable[[str], None] = lambda text: None,
 ) -> TrainReport:
@@ -247,7 +252,7 @@ def resume_train(
 
     Args:
         run: its directory.
-        num_threads, on_epoch, say: see `train`.
+        num_threads, address, on_epoch, say: see `train`.
 
     Raises:
         UserError: no run of `train`, a finished one, or its config or data were changed.
@@ -260,6 +265,7 @@ def resume_train(
     report = resume(
         Path(run),
         num_threads=num_threads or os.cpu_count() or 1,
+        address=address,
         on_epoch=on_epoch or (lambda result: None),
         say=say,
     )
@@ -426,6 +432,21 @@ def report(run: str | Path) -> Path:
     if verb_of(run) == "train":
         return write_train_page(RunDirectory(Path(run)))
     return write_search_page(Path(run))
+
+
+def doctor(address: str | None = None, *, storage: str | Path | None = None) -> Diagnosis:
+    """What this machine and a cluster offer, what is wrong with them, and the remedies.
+
+    Args:
+        address: of a Ray cluster: `auto` or HOST:PORT; None looks at this machine alone.
+        storage: a directory in which runs shall lie; every node writes and reads a probe there.
+
+    Raises:
+        UserError: the cluster cannot be joined.
+    """
+    from fer_ray.doctor.examine import examine
+
+    return examine(address, Path(storage) if storage is not None else None)
 
 
 def load_predictor(

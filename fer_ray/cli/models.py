@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fer_ray.cli.output import (
+    Address,
     BundleOption,
     Json,
     Overrides,
@@ -38,6 +39,7 @@ def train(
     overrides: Overrides = None,
     threads: Annotated[int | None, typer.Option(help="Of torch; default all cores.")] = None,
     workers: Annotated[int, typer.Option(help="Processes that train together.")] = 1,
+    address: Address = None,
 ) -> None:
     """Train one configuration: fer-ray train recipes/cnn.yaml --data data/fer2013"""
     from fer_ray import api
@@ -50,6 +52,7 @@ def train(
         overrides=overrides or (),
         num_threads=threads,
         num_workers=workers,
+        address=address,
         on_epoch=say_epoch,
         say=say,
     )

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fer_ray.cli.output import (
+    Address,
     BundleOption,
     Json,
     Precision,
@@ -95,6 +96,7 @@ def score(
     engine: Annotated[
         str, typer.Option(metavar="auto|local|ray", help="This process, or Ray.")
     ] = "auto",
+    address: Address = None,
     shard_rows: Annotated[
         int | None, typer.Option(help="Images a shard. Default: few at first, then more.")
     ] = None,
@@ -132,6 +134,7 @@ def score(
         rows_a_shard=shard_rows,
         give_up_after_s=give_up_after,
         max_error_rate=max_error_rate,
+        address=address,
     )
     if resume or incremental:
         runtime, precision = api.begun_with(out, runtime, precision)

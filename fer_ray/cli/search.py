@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fer_ray.cli.models import say_epoch, say_trained
-from fer_ray.cli.output import Overrides, result, say
+from fer_ray.cli.output import Address, Overrides, result, say
 from fer_ray.errors import UserError
 
 if TYPE_CHECKING:
@@ -17,9 +17,6 @@ if TYPE_CHECKING:
 By = Annotated[
     str | None,
     typer.Option(metavar="HH:MM", help="End in order then; also YYYY-MM-DD HH:MM."),
-]
-Address = Annotated[
-    str | None, typer.Option(help="Of a Ray cluster; default: RAY_ADDRESS, or one started here.")
 ]
 
 
@@ -97,12 +94,15 @@ def resume(
     from fer_ray import api
 
     if api.verb_of(run) == "train":
-        if overrides or by is not None or address is not None:
+        if overrides or by is not None:
             raise UserError(
                 f"{run} is a run of one training: it goes on as it began",
-                "Leave -s, --by and --address out.",
+                "Leave -s and --by out.",
             )
-        say_trained(api.resume_train(run, num_threads=threads, on_epoch=say_epoch, say=say))
+        done = api.resume_train(
+            run, num_threads=threads, address=address, on_epoch=say_epoch, say=say
+        )
+        say_trained(done)
         return
     summary = api.resume(run, overrides=overrides or (), live=True, by=by, address=address)
     _say_summary(summary, run)

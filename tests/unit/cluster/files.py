@@ -14,9 +14,7 @@ ROOT = Path(__file__).resolve().parents[3]
 CLUSTER = ROOT / "cluster"
 LAUNCHER_FILES = ("aws.yaml", "gcp.yaml", "bare.yaml")
 RAY_MANIFESTS = ("raycluster.yaml", "rayjob-tune.yaml", "rayjob-score.yaml", "rayservice.yaml")
-SCHEMAS = Path(
-    os.environ.get("KUBERAY_SCHEMAS") or ROOT.parent / "shared" / "schemas" / "kuberay"
-)
+SCHEMAS = Path(os.environ.get("KUBERAY_SCHEMAS") or ROOT.parent / "shared" / "schemas" / "kuberay")
 """The operator's custom resource definitions, which are no part of this repository."""
 
 _COMMAND = re.compile(r"(?:^|['\"(]|/bin/|(?:&&|\|\||[|;]|--|\w=\S+)\s+)fer-ray (?=[a-z-])")

@@ -1,4 +1,4 @@
-"""The image: a linter, its versions, and the steps of it that a machine without containers can run."""
+"""The image: a linter, its versions, and those of its steps that run without containers."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
-from packaging.specifiers import SpecifierSet
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 
 from fer_ray import __version__
 from tests.unit.cluster.files import CLUSTER, ROOT, locked

@@ -1,4 +1,4 @@
-"""The Kubernetes manifests: the operator's schemas with unknown fields refused, and our promises."""
+"""The Kubernetes manifests: the operator's schemas, unknown fields refused, and our promises."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PART_OF = {"app.kubernetes.io/part-of": "fer-ray"}
 def schemas() -> dict[str, jsonschema.Draft202012Validator]:
     """Kind -> its schema, made strict."""
     if not SCHEMAS.is_dir():
-        pytest.skip(f"the operator's schemas are not at {SCHEMAS}; KUBERAY_SCHEMAS names another place")
+        pytest.skip(f"the operator's schemas are not at {SCHEMAS} (or KUBERAY_SCHEMAS)")
     found = {}
     for kind in ("RayCluster", "RayJob", "RayService"):
         (definition,) = documents(SCHEMAS / f"ray.io_{kind.lower()}s.yaml")
@@ -48,9 +48,10 @@ def _make_strict(schema: Any) -> None:
             _make_strict(part)
     if not isinstance(schema, dict):
         return
-    if isinstance(schema.get("properties"), dict) and "additionalProperties" not in schema:
-        if not schema.get("x-kubernetes-preserve-unknown-fields"):
-            schema["additionalProperties"] = False
+    closed = "additionalProperties" not in schema
+    closed = closed and not schema.get("x-kubernetes-preserve-unknown-fields")
+    if closed and isinstance(schema.get("properties"), dict):
+        schema["additionalProperties"] = False
     if schema.get("x-kubernetes-int-or-string"):
         schema.pop("type", None)
     for part in list(schema.values()):

@@ -93,7 +93,8 @@ def test_storage_is_mounted_before_the_container_starts(name: str) -> None:
 
 
 def test_bare_machines_are_asked_for_their_versions() -> None:
-    (asked,) = [c for c in launcher("bare.yaml")["initialization_commands"] if "import fer_ray" in c]
+    commands = launcher("bare.yaml")["initialization_commands"]
+    (asked,) = [command for command in commands if "import fer_ray" in command]
     assert re.findall(r'"(\d[\d.]+)"', asked) == [__version__, locked("ray")]
 
 
