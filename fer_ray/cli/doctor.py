@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from fer_ray.cli.output import Json, result, result_json
+from fer_ray.cli.handing_over import dashboard_of, hand_over
+from fer_ray.cli.output import Address, Json, result, result_json
 
 
 def register(app: typer.Typer) -> None:
@@ -15,10 +17,7 @@ def register(app: typer.Typer) -> None:
 
 
 def doctor(
-    address: Annotated[
-        str | None,
-        typer.Option(metavar="auto|HOST:PORT", help="Of a Ray cluster, to look at all its nodes."),
-    ] = None,
+    address: Address = None,
     storage: Annotated[
         Path | None, typer.Option(help="Where runs shall lie: does every node see it?")
     ] = None,
@@ -27,7 +26,9 @@ def doctor(
     """What this machine and cluster offer, and what is wrong: fer-ray doctor --address auto"""
     from fer_ray import api
 
-    found = api.doctor(address, storage=storage)
+    if dashboard := dashboard_of(address):
+        hand_over(dashboard, {"--storage": storage})
+    found = api.doctor(address or os.environ.get("RAY_ADDRESS"), storage=storage)
     if as_json:
         result_json(found.as_dict())
     else:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fer_ray.cli.handing_over import Dashboard, Detach, dashboard_of, hand_over
 from fer_ray.cli.models import say_epoch, say_trained
 from fer_ray.cli.output import Address, Overrides, result, say
 from fer_ray.errors import UserError
@@ -64,11 +65,18 @@ def tune(
     overrides: Overrides = None,
     by: By = None,
     address: Address = None,
+    detach: Detach = False,
 ) -> None:
     """Search a space with Ray Tune and Optuna: fer-ray tune search_spaces/quickstart.yaml"""
     from fer_ray import api
 
     place = out or Path("runs") / space.stem
+    if dashboard := dashboard_of(address, detach=detach):
+        source = api.check(
+            space, overrides or (), data
+        ).base.data.source  # its faults are said here
+        places = {"--out": place, "--data": source}
+        hand_over(dashboard, places, detach=detach, upload=space, run=place)
     summary = api.tune(
         space,
         data=data,
@@ -86,6 +94,7 @@ def resume(
     overrides: Overrides = None,
     by: By = None,
     address: Address = None,
+    detach: Detach = False,
     threads: Annotated[
         int | None, typer.Option(help="Of torch, for a training; default all cores.")
     ] = None,
@@ -93,6 +102,8 @@ def resume(
     """Go on with a search or training that was killed or stopped: fer-ray resume runs/cnn"""
     from fer_ray import api
 
+    if dashboard := dashboard_of(address, detach=detach):
+        hand_over(dashboard, {"RUN": run}, detach=detach, run=run)
     if api.verb_of(run) == "train":
         if overrides or by is not None:
             raise UserError(
@@ -108,10 +119,12 @@ def resume(
     _say_summary(summary, run)
 
 
-def stop(run: Annotated[Path, typer.Argument(metavar="RUN")]) -> None:
+def stop(run: Annotated[Path, typer.Argument(metavar="RUN")], address: Dashboard = None) -> None:
     """End a search in order, from another terminal: fer-ray stop runs/cnn"""
     from fer_ray import api
 
+    if dashboard := dashboard_of(address):
+        hand_over(dashboard, {"RUN": run})
     api.stop(run)
     say(f"{run} ends after the epochs under way; go on with it: fer-ray resume {run}")
 

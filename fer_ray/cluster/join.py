@@ -66,7 +66,7 @@ def check_address(address: str) -> None:
     except OSError as error:
         raise UserError(
             f"no Ray cluster answers at {address}: {error.strerror or error}",
-            "Is its head up (`ray status` there), and its port, usually 6379, open to this machine?",
+            "Is its head up (`ray status` there), and its port, mostly 6379, open to this machine?",
         ) from error
 
 

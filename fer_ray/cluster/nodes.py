@@ -159,7 +159,7 @@ def require_same_versions() -> None:
         raise UserError(
             f"{len(faults)} of {len(nodes)} nodes do not run what this process runs ({mine}): "
             + "; ".join(faults),
-            "Install the same on every node: one image, or one lock (docs/cluster.md).",
+            "Install the same on every node: one image, or one lock (cluster/README.md).",
         )
 
 

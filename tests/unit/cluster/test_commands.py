@@ -42,7 +42,7 @@ def test_commands_parse(path: Path) -> None:
 
 def test_the_parser_finds_them_and_does_refuse() -> None:
     found = [words[0] for path in FILES for words in commands(path)]
-    assert {"tune", "score", "serve", "serve-key", "resume", "stop", "data"} <= set(found)
+    assert {"tune", "score", "serve", "serve-key", "resume", "stop", "doctor", "data"} <= set(found)
     for wrong in (["tune"], ["score", "faces", "--to", "x"], ["searching"], ["data", "fetch"]):
         with pytest.raises(Exception, match=r".+"):
             parse(wrong)

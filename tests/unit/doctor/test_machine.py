@@ -115,7 +115,10 @@ def test_docker_s_64_mb_of_shared_memory_through_the_command_line() -> None:
     """The container's default, really mounted, over this process's own /dev/shm."""
     run = f"mount -t tmpfs -o size=64m none /dev/shm && exec {sys.executable} -m fer_ray doctor"
     done = subprocess.run(
-        ["unshare", "-m", "bash", "-c", f"{run} --json"], capture_output=True, text=True, check=False
+        ["unshare", "-m", "bash", "-c", f"{run} --json"],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 1, done.stderr
     found = json.loads(done.stdout)

@@ -28,9 +28,7 @@ def node(number: int) -> Node:
         (TimeoutError(), "does not answer (TimeoutError)"),
     ],
 )
-def test_a_node_that_runs_something_else_is_named(
-    answer: Versions | Exception, said: str
-) -> None:
+def test_a_node_that_runs_something_else_is_named(answer: Versions | Exception, said: str) -> None:
     nodes = [node(0), node(1)]
     ((id_, text),) = different(nodes, {nodes[0].id: MINE, nodes[1].id: answer}, MINE)
     assert id_ == nodes[1].id
