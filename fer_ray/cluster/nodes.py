@@ -102,9 +102,11 @@ def ask_nodes(
     for id_, answer in asked.items():
         try:
             answers[id_] = ray.get(answer, timeout=max(0.0, deadline - time.monotonic()))
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is this node's answer
+        except ray.exceptions.GetTimeoutError as error:
             answers[id_] = error
             ray.cancel(answer, force=True)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is this node's answer
+            answers[id_] = error
     return answers
 
 
