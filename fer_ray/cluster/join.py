@@ -12,6 +12,10 @@ from fer_ray.errors import FerRayError, UserError
 CONNECT_S = 5.0
 """How long the head may take to accept a connection; Ray itself would try for a minute."""
 
+_TOKEN = (
+    "set RAY_AUTH_MODE=token and put its token into ~/.ray/auth_token (or name the file by "
+    "RAY_AUTH_TOKEN_PATH); RAY_AUTH_MODE=disabled for a cluster without one."
+)
 _ELSEWHERE = "let the cluster run the command: --address http://HEAD:8265 (its dashboard)"
 
 
@@ -85,13 +89,19 @@ def reason(address: str, error: Exception) -> FerRayError:
         return UserError(
             f"the cluster at {address} does not let this process in (RAY_AUTH_MODE is {mode}): "
             f"{_first_line(text)}",
-            "Set RAY_AUTH_MODE=token and put the cluster's token into ~/.ray/auth_token (or name "
-            "its file by RAY_AUTH_TOKEN_PATH); RAY_AUTH_MODE=disabled for a cluster without one.",
+            f"{_TOKEN[0].upper()}{_TOKEN[1:]}",
         )
     if "node_ip_address" in text or "cannot find" in text or "No node info" in text:
         return UserError(
             f"this machine is no node of the cluster at {address}",
             f"Join it (ray start --address={address}), log in on a node, or {_ELSEWHERE}.",
+        )
+    if "Failed to connect" in text:
+        # Ray says the same where it is no Ray at all, and where the token is missing or wrong.
+        return UserError(
+            f"what listens at {address} does not let this process join (RAY_AUTH_MODE is "
+            f"{os.environ.get('RAY_AUTH_MODE', 'not set')})",
+            f"If it is the head of a cluster with a token: {_TOKEN}",
         )
     return UserError(
         f"no Ray cluster could be joined at {address}: {_first_line(text)}",

@@ -87,11 +87,13 @@ def head(num_cpus: int = 2) -> Iterator[Head]:
         _wait(url, environment["RAY_AUTH_TOKEN"], process, folder / "out")
         yield Head(f"127.0.0.1:{port}", url, environment)
     finally:
-        process.send_signal(signal.SIGTERM)  # --block ends what it started
-        with contextlib.suppress(subprocess.TimeoutExpired):
+        process.terminate()  # --block ends what it started; Ray's reaper, where it is killed
+        try:
             process.wait(timeout=30)
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
+        except subprocess.TimeoutExpired:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
         shutil.rmtree(folder, ignore_errors=True)
 
 

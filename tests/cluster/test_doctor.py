@@ -7,12 +7,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from fer_ray.cluster import nodes
 from fer_ray.doctor.examine import examine
+from fer_ray.errors import UserError
+from fer_ray.ray_session import ray_session
 
 
 def _may_unshare() -> bool:
@@ -32,6 +36,20 @@ def cluster() -> Iterator[Any]:
     )
     yield running
     running.shutdown()
+
+
+def test_a_node_with_another_fer_ray_is_refused_before_any_work(
+    cluster: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The node answers what it runs; it is this process that claims to run another one."""
+    mine = nodes.own_versions()
+    with ray_session(address=cluster.address):
+        assert len(nodes.nodes_alive()) == 1, "the same versions are let in"
+    monkeypatch.setattr(nodes, "own_versions", lambda: replace(mine, fer_ray="9.9"))
+    with pytest.raises(UserError) as caught, ray_session(address=cluster.address):
+        raise AssertionError("work begins")
+    assert "1 of 1 nodes do not run what this process runs (fer-ray 9.9" in caught.value.message
+    assert f"has fer-ray {mine.fer_ray}" in caught.value.message
 
 
 @pytest.mark.skipif(not _may_unshare(), reason="needs the right to unshare mounts")
