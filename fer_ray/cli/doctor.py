@@ -23,7 +23,7 @@ def doctor(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """What this machine and cluster offer, and what is wrong: fer-ray doctor --address auto"""
+    """What this machine and cluster offer; exit code 1 if anything is wrong: fer-ray doctor"""
     from fer_ray import api
 
     if dashboard := dashboard_of(address):

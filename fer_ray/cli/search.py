@@ -72,10 +72,10 @@ def tune(
 
     place = out or Path("runs") / space.stem
     if dashboard := dashboard_of(address, detach=detach):
-        source = api.check(
-            space, overrides or (), data
-        ).base.data.source  # its faults are said here
-        places = {"--out": place, "--data": source}
+        base = api.check(space, overrides or (), data).base  # its faults are said before it travels
+        places = {"--out": place, "--data": base.data.source}
+        if isinstance(base.search.start_from, str):
+            places["search.start_from"] = base.search.start_from
         hand_over(dashboard, places, detach=detach, upload=space, run=place)
     summary = api.tune(
         space,

@@ -55,7 +55,7 @@ class Diagnosis:
 
 
 def shown(value: Any) -> str:
-    """A fact as people read it: bytes are counted in GB where the name says so elsewhere."""
+    """A fact as people read it, parts of a collection joined."""
     if value is None:
         return "none"
     if isinstance(value, bool):

@@ -116,6 +116,12 @@ def test_the_cluster_is_as_promised(name: str) -> None:
     assert [pod["restartPolicy"] for pod in pods(spec)[1:]] == ["Never"] * (len(pods(spec)) - 1)
 
 
+def test_no_two_kinds_share_a_name() -> None:
+    """The operator names services and secrets by it alone."""
+    names = [manifest(name)["metadata"]["name"] for name in RAY_MANIFESTS]
+    assert len(set(names)) == len(names)
+
+
 def test_searching_and_scoring_may_have_gpus() -> None:
     for name in ("raycluster.yaml", "rayjob-tune.yaml", "rayjob-score.yaml"):
         limits = [p["containers"][0]["resources"]["limits"] for p in pods(ray_clusters()[name])]

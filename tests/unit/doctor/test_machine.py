@@ -14,6 +14,7 @@ import pytest
 
 from fer_ray.doctor import machine as doctor_machine
 from fer_ray.doctor.examine import examine
+from fer_ray.doctor.findings import Diagnosis, Fault
 from fer_ray.doctor.limits import limits_of
 from fer_ray.doctor.machine import GB, Machine, Places, faults_of, look, unmet
 
@@ -94,6 +95,19 @@ def test_limits_follow_from_the_facts(healthy: Machine) -> None:
     text = "\n".join(limits_of(large, []))
     assert "2 trials at once, one on each of 2 GPUs" in text
     assert "4 actors" in text
+
+
+def test_what_people_read(healthy: Machine) -> None:
+    fault = Fault("the disk is full", "Make room.")
+    nodes = ({"node": "host-1 (00000001)", "head": True, "resources": {"CPU": 4.0}, "gpus": ()},)
+    lines = Diagnosis(healthy.as_dict(), nodes, (fault,), ("search: 4 trials at once",)).lines()
+    assert f"precision: {healthy.precision}" in lines
+    assert "node host-1 (00000001): head yes, resources CPU 4, gpus none" in lines
+    assert "limit: search: 4 trials at once" in lines
+    assert lines[-3:] == ["fault: the disk is full", "  Make room.", "1 fault(s)"]
+    well = Diagnosis(healthy.as_dict(), (), (), ())
+    assert well.lines()[-1] == "nothing is wrong"
+    assert well.as_dict()["ok"] is True
 
 
 def test_storage_that_cannot_be_written(tmp_path: Path) -> None:
