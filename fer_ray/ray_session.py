@@ -7,6 +7,9 @@ import logging
 import os
 from collections.abc import Iterator
 
+from fer_ray.cluster.join import join
+from fer_ray.cluster.nodes import require_same_versions
+
 ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
@@ -28,6 +31,31 @@ def ray_session(*, dashboard: bool = False, address: str | None = None) -> Itera
     Args:
         dashboard: Ray Train's workers of several ranks leak resources without it.
         address: of a cluster to join; None starts one here, or takes RAY_ADDRESS.
+
+    Raises:
+        UserError: the cluster cannot be joined, or a node runs other versions than this process.
+    """
+    # Without an address Ray would join whatever cluster somebody left on this machine.
+    place = address or os.environ.get("RAY_ADDRESS") or "local"
+    with joined(place, dashboard=dashboard) as is_new:
+        if is_new and place != "local":
+            require_same_versions()
+        yield
+
+
+@contextlib.contextmanager
+def joined(place: str, *, dashboard: bool = False) -> Iterator[bool]:
+    """As `ray_session`, whatever the cluster's nodes run.
+
+    Args:
+        place: `local`, `auto` or HOST:PORT.
+        dashboard: of a Ray that is started here.
+
+    Yields:
+        whether this process was not connected to a Ray before.
+
+    Raises:
+        UserError: the cluster cannot be joined.
     """
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
@@ -35,17 +63,11 @@ def ray_session(*, dashboard: bool = False, address: str | None = None) -> Itera
 
     for name in ("ray", "ray.tune", "ray.data", "ray.train"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    started_here = not ray.is_initialized()
-    if started_here:
-        # Without an address Ray would join whatever cluster somebody left on this machine.
-        ray.init(
-            address or os.environ.get("RAY_ADDRESS") or "local",
-            include_dashboard=dashboard,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-        )
+    is_new = not ray.is_initialized()
+    if is_new:
+        join(place, include_dashboard=dashboard, log_to_driver=False, logging_level=logging.ERROR)
     try:
-        yield
+        yield is_new
     finally:
-        if started_here:
+        if is_new:
             ray.shutdown()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from fer_ray.bundle.manifest import METRICS, check_manifest
 from fer_ray.bundle.pretrained import resnet_state
+from fer_ray.cluster.storage import check_shared
 from fer_ray.config.schema import Config
 from fer_ray.config.space import load_config
 from fer_ray.data.loading import (
@@ -57,6 +59,7 @@ def train_run(
     *,
     num_threads: int,
     num_workers: int,
+    address: str | None,
     on_epoch: Callable[[EpochResult], None],
     say: Callable[[str], None],
 ) -> TrainReport:
@@ -65,27 +68,32 @@ def train_run(
     Args:
         text: of the file, kept as `space.yaml`.
         num_threads: of torch, shared by the workers.
+        address: of a Ray cluster, which then trains, also with one worker.
 
     Raises:
         DataError: the data are not there.
+        UserError: the cluster cannot be joined, or a node does not see `out`; nothing is written.
         FerRayError: the training diverged before its first good epoch.
         InterruptedRunError: by Ctrl-C; `resume_train` goes on.
     """
     state = resnet_state(config.model)
-    here, data = _load(config, num_workers, say)
+    here, data = _load(config, num_workers, address, say)
     check_packable(config, data)
     run = RunDirectory(out.absolute())
-    facts = {"config_fingerprint": config.fingerprint(), "workers": num_workers}
-    run.create("train", text, data.fingerprint, facts)
-    run.write_resolved(0, config)
-    job = _Job(config, data, state, run, num_threads, num_workers, on_epoch, say)
-    return _train(job, here)
+    run.require_absent()
+    with _cluster(here, run, address):
+        facts = {"config_fingerprint": config.fingerprint(), "workers": num_workers}
+        run.create("train", text, data.fingerprint, facts)
+        run.write_resolved(0, config)
+        job = _Job(config, data, state, run, num_threads, num_workers, on_epoch, say)
+        return _train(job, here)
 
 
 def resume_train(
     path: Path,
     *,
     num_threads: int,
+    address: str | None,
     on_epoch: Callable[[EpochResult], None],
     say: Callable[[str], None],
 ) -> TrainReport:
@@ -119,7 +127,7 @@ def resume_train(
             "Put it back, or start another run with `fer-ray train`.",
         )
     num_workers = int(record["workers"])
-    here, data = _load(config, num_workers, say)
+    here, data = _load(config, num_workers, address, say)
     if data.fingerprint != record["data_fingerprint"]:
         raise UserError(
             f"{config.data.source} has fingerprint {data.fingerprint[:16]}, but the run began with "
@@ -128,7 +136,9 @@ def resume_train(
         )
     # A checkpoint holds all weights; only a start needs those it starts from.
     state = None if run.checkpoint(0).is_file() else resnet_state(config.model)
-    return _train(_Job(config, data, state, run, num_threads, num_workers, on_epoch, say), here)
+    with _cluster(here, run, address):
+        job = _Job(config, data, state, run, num_threads, num_workers, on_epoch, say)
+        return _train(job, here)
 
 
 @dataclass(frozen=True)
@@ -145,13 +155,24 @@ class _Job:
     say: Callable[[str], None]
 
 
+@contextlib.contextmanager
+def _cluster(here: bool, run: RunDirectory, address: str | None) -> Iterator[None]:
+    """Ray for the workers, of which every node sees the run; nothing where there are none."""
+    if here:
+        yield
+        return
+    with ray_session(dashboard=True, address=address):
+        check_shared(run.path)
+        yield
+
+
 def _load(
-    config: Config, num_workers: int, say: Callable[[str], None]
+    config: Config, num_workers: int, address: str | None, say: Callable[[str], None]
 ) -> tuple[bool, TrainingData]:
     """Whether this process trains by itself, and the data that it needs."""
     streams, why = must_stream(config.data, source_of(config.data), num_workers)
     say(why)
-    here = num_workers == 1 and not streams
+    here = num_workers == 1 and not streams and address is None
     # With Ray the workers read the training images; this process needs none of them.
     return here, (load_training_data if here else load_validation_data)(config.data)
 
@@ -212,16 +233,15 @@ def _train_here(job: _Job) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
 
 def _train_workers(job: _Job) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
     """Train on several workers; gives the best weights and the curve."""
-    with ray_session(dashboard=True):
-        from fer_ray.training.distributed import train_distributed
+    from fer_ray.training.distributed import train_distributed
 
-        train_distributed(
-            job.config,
-            job.run,
-            num_workers=job.num_workers,
-            num_threads=max(1, job.num_threads // job.num_workers),
-            state=job.state,
-        )
+    train_distributed(
+        job.config,
+        job.run,
+        num_workers=job.num_workers,
+        num_threads=max(1, job.num_threads // job.num_workers),
+        state=job.state,
+    )
     best, curve = Training.best_of(job.run.checkpoint(0))
     for row in curve:
         job.on_epoch(EpochResult(**row))

@@ -4,7 +4,7 @@
     spaces      check
     training    train  resume_train
     searching   plan  tune  resume  stop
-    runs        verb_of  open_run  report
+    runs        verb_of  open_run  report  doctor
     bundles     load_bundle  load_predictor  ensemble  export
     evaluating  evaluate  compare  calibrate
     scoring     predict  score  plan_score
@@ -18,7 +18,7 @@ Heavy libraries are imported inside the verbs, so that importing this package is
 from fer_ray.api.bundles import ensemble, export, load_bundle, load_predictor
 from fer_ray.api.data import CheckedData, check_data, import_data, sample_data
 from fer_ray.api.evaluating import calibrate, compare, count_images, evaluate, keep_evaluation
-from fer_ray.api.runs import open_run, report, verb_of
+from fer_ray.api.runs import doctor, open_run, report, verb_of
 from fer_ray.api.scoring import begun_with, count_files, plan_score, predict, score
 from fer_ray.api.searching import plan, resume, stop, tune
 from fer_ray.api.serving import endpoint, serve, update
@@ -34,6 +34,7 @@ __all__ = [
     "compare",
     "count_files",
     "count_images",
+    "doctor",
     "endpoint",
     "ensemble",
     "evaluate",

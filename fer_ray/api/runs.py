@@ -1,4 +1,4 @@
-"""The verbs that look at a run, of a search or of one training."""
+"""The verbs that look: at a run, of a search or of one training, and at machines."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from fer_ray.doctor.findings import Diagnosis
     from fer_ray.search.history import RunHistory
 
 
@@ -47,3 +48,18 @@ def report(run: str | Path) -> Path:
     if verb_of(run) == "train":
         return write_train_page(RunDirectory(Path(run)))
     return write_search_page(local_run(run))
+
+
+def doctor(address: str | None = None, *, storage: str | Path | None = None) -> Diagnosis:
+    """What this machine and a cluster offer, what is wrong with them, and the remedies.
+
+    Args:
+        address: of a Ray cluster: `auto` or HOST:PORT; None looks at this machine alone.
+        storage: a directory in which runs shall lie; every node writes and reads a probe there.
+
+    Raises:
+        UserError: the cluster cannot be joined.
+    """
+    from fer_ray.doctor.examine import examine
+
+    return examine(address, Path(storage) if storage is not None else None)

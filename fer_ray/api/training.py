@@ -24,6 +24,7 @@ def train(
     overrides: Sequence[str] = (),
     num_threads: int | None = None,
     num_workers: int = 1,
+    address: str | None = None,
     on_epoch: Callable[[EpochResult], None] | None = None,
     say: Callable[[str], None] = lambda text: None,
 ) -> TrainReport:
@@ -36,6 +37,7 @@ def train(
         overrides: `address=value` each.
         num_threads: of torch; all cores where it is None, shared by the workers.
         num_workers: processes that train together, through Ray Train.
+        address: of a Ray cluster, which then trains, also with one worker.
         on_epoch: told of each epoch as it ends (with several workers: when all have ended).
         say: told how the data are held.
 
@@ -58,6 +60,7 @@ def train(
         Path(out),
         num_threads=num_threads or os.cpu_count() or 1,
         num_workers=num_workers,
+        address=address,
         on_epoch=on_epoch or (lambda result: None),
         say=say,
     )
@@ -69,6 +72,7 @@ def resume_train(
     run: str | Path,
     *,
     num_threads: int | None = None,
+    address: str | None = None,
     on_epoch: Callable[[EpochResult], None] | None = None,
     say: Callable[[str], None] = lambda text: None,
 ) -> TrainReport:
@@ -76,7 +80,7 @@ def resume_train(
 
     Args:
         run: its directory.
-        num_threads, on_epoch, say: see `train`.
+        num_threads, address, on_epoch, say: see `train`.
 
     Raises:
         UserError: no run of `train`, a finished one, or its config or data were changed.
@@ -89,6 +93,7 @@ def resume_train(
     report = resume(
         Path(run),
         num_threads=num_threads or os.cpu_count() or 1,
+        address=address,
         on_epoch=on_epoch or (lambda result: None),
         say=say,
     )

@@ -8,6 +8,7 @@ import typer
 
 from fer_ray.cli import (
     data,
+    doctor,
     ensembles,
     evaluating,
     exporting,
@@ -42,6 +43,7 @@ for module in (
     exporting,
     scoring,
     serving,
+    doctor,
 ):
     module.register(app)
 

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fer_ray.cli.handing_over import Detach, dashboard_of, hand_over
 from fer_ray.cli.output import (
+    Address,
     BundleOption,
     Json,
     Overrides,
@@ -38,11 +40,17 @@ def train(
     overrides: Overrides = None,
     threads: Annotated[int | None, typer.Option(help="Of torch; default all cores.")] = None,
     workers: Annotated[int, typer.Option(help="Processes that train together.")] = 1,
+    address: Address = None,
+    detach: Detach = False,
 ) -> None:
     """Train one configuration: fer-ray train recipes/cnn.yaml --data data/fer2013"""
     from fer_ray import api
 
     place = out or Path("runs") / config.stem
+    if dashboard := dashboard_of(address, detach=detach):
+        source = api.check(config, overrides or (), data).base.data.source
+        places = {"--out": place, "--data": source}
+        hand_over(dashboard, places, detach=detach, upload=config, run=place)
     report = api.train(
         config,
         data=data,
@@ -50,6 +58,7 @@ def train(
         overrides=overrides or (),
         num_threads=threads,
         num_workers=workers,
+        address=address,
         on_epoch=say_epoch,
         say=say,
     )

@@ -32,6 +32,14 @@ Views = Annotated[
     str,
     typer.Option(help="single, flip or ten_crop: views of an image to average.", metavar="V"),
 ]
+Address = Annotated[
+    str | None,
+    typer.Option(
+        metavar="auto|HOST:PORT|URL",
+        help="Of a Ray cluster; http://HEAD:8265 hands the command to it. "
+        "Default: RAY_ADDRESS, or a Ray started here.",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document a line on stdout.")]
 
 

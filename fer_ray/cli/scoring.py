@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from fer_ray.cli.handing_over import Detach, dashboard_of, hand_over
 from fer_ray.cli.output import (
+    Address,
     BundleOption,
     Json,
     Precision,
@@ -95,6 +97,8 @@ def score(
     engine: Annotated[
         str, typer.Option(metavar="auto|local|ray", help="This process, or Ray.")
     ] = "auto",
+    address: Address = None,
+    detach: Detach = False,
     shard_rows: Annotated[
         int | None, typer.Option(help="Images a shard. Default: few at first, then more.")
     ] = None,
@@ -114,6 +118,9 @@ def score(
     from fer_ray import api
     from fer_ray.score.options import Effort, RowOptions, SourceOptions
 
+    if dashboard := dashboard_of(address, detach=detach):
+        places = {"--out": out, "--bundle": bundle, **{f"SRC {text}": text for text in sources}}
+        hand_over(dashboard, places, detach=detach)
     rows = RowOptions(
         faces=faces,
         face_margin_frac=face_margin,
@@ -132,6 +139,7 @@ def score(
         rows_a_shard=shard_rows,
         give_up_after_s=give_up_after,
         max_error_rate=max_error_rate,
+        address=address,
     )
     if resume or incremental:
         runtime, precision = api.begun_with(out, runtime, precision)

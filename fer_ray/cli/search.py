@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fer_ray.cli.handing_over import Dashboard, Detach, dashboard_of, hand_over
 from fer_ray.cli.models import say_epoch, say_trained
-from fer_ray.cli.output import Overrides, result, say
+from fer_ray.cli.output import Address, Overrides, result, say
 from fer_ray.errors import UserError
 from fer_ray.store import shown
 
@@ -18,9 +19,6 @@ if TYPE_CHECKING:
 By = Annotated[
     str | None,
     typer.Option(metavar="HH:MM", help="End in order then; also YYYY-MM-DD HH:MM."),
-]
-Address = Annotated[
-    str | None, typer.Option(help="Of a Ray cluster; default: RAY_ADDRESS, or one started here.")
 ]
 Tensorboard = Annotated[
     bool, typer.Option("--tensorboard", help="Write event files to RUN/tensorboard.")
@@ -75,11 +73,18 @@ def tune(
     by: By = None,
     address: Address = None,
     tensorboard: Tensorboard = False,
+    detach: Detach = False,
 ) -> None:
     """Search a space with Ray Tune and Optuna: fer-ray tune search_spaces/quickstart.yaml"""
     from fer_ray import api
 
     place = out or f"runs/{space.stem}"
+    if dashboard := dashboard_of(address, detach=detach):
+        base = api.check(space, overrides or (), data).base  # its faults are said before it travels
+        places: dict[str, str | Path | None] = {"--out": place, "--data": base.data.source}
+        if isinstance(base.search.start_from, str):
+            places["search.start_from"] = base.search.start_from
+        hand_over(dashboard, places, detach=detach, upload=space, run=place)
     summary = api.tune(
         space,
         data=data,
@@ -99,6 +104,7 @@ def resume(
     by: By = None,
     address: Address = None,
     tensorboard: Tensorboard = False,
+    detach: Detach = False,
     threads: Annotated[
         int | None, typer.Option(help="Of torch, for a training; default all cores.")
     ] = None,
@@ -106,13 +112,18 @@ def resume(
     """Go on with a search or training that was killed or stopped: fer-ray resume runs/cnn"""
     from fer_ray import api
 
+    if dashboard := dashboard_of(address, detach=detach):
+        hand_over(dashboard, {"RUN": run}, detach=detach, run=run)
     if api.verb_of(run) == "train":
-        if overrides or by is not None or address is not None or tensorboard:
+        if overrides or by is not None or tensorboard:
             raise UserError(
                 f"{run} is a run of one training: it goes on as it began",
-                "Leave -s, --by, --address and --tensorboard out.",
+                "Leave -s, --by and --tensorboard out.",
             )
-        say_trained(api.resume_train(run, num_threads=threads, on_epoch=say_epoch, say=say))
+        done = api.resume_train(
+            run, num_threads=threads, address=address, on_epoch=say_epoch, say=say
+        )
+        say_trained(done)
         return
     summary = api.resume(
         run,
@@ -125,10 +136,12 @@ def resume(
     _say_summary(summary, run)
 
 
-def stop(run: Annotated[str, typer.Argument(metavar="RUN")]) -> None:
+def stop(run: Annotated[str, typer.Argument(metavar="RUN")], address: Dashboard = None) -> None:
     """End a search in order, from another terminal: fer-ray stop runs/cnn"""
     from fer_ray import api
 
+    if dashboard := dashboard_of(address):
+        hand_over(dashboard, {"RUN": run})
     api.stop(run)
     say(f"{run} ends after the epochs under way; go on with it: fer-ray resume {run}")
 

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from fer_ray.cli.handing_over import Dashboard, dashboard_of, hand_over
 from fer_ray.cli.output import Json, result, result_json, say
 
 Run = Annotated[
@@ -25,12 +26,15 @@ def status(
         int | None,
         typer.Option(metavar="TRIAL", help="What it changed, its curve, and what ended it."),
     ] = None,
+    address: Dashboard = None,
     as_json: Json = False,
 ) -> None:
     """What runs, what is best, what failed, from any terminal: fer-ray status runs/cnn"""
     from fer_ray import api
     from fer_ray.search.watching import status_of, why_of
 
+    if dashboard := dashboard_of(address):
+        hand_over(dashboard, {"RUN": run})
     history = api.open_run(run)
     if why is None:
         found = status_of(history)

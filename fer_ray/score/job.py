@@ -268,7 +268,7 @@ class Job:
         engine = self.request.effort.engine
         if engine != "auto":
             return engine == "ray", shards
-        if os.environ.get("RAY_ADDRESS"):
+        if self.request.effort.address or os.environ.get("RAY_ADDRESS"):
             return True, shards
         if (os.cpu_count() or 1) < RAY_FROM_CORES:
             return False, shards

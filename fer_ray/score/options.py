@@ -83,6 +83,7 @@ class Effort:
         give_up_after_s: a transient fault is borne so long.
         max_error_rate: a job with a larger share of error rows stops.
         gpu_share: of a GPU that one scoring actor takes, where there is one.
+        address: of a Ray cluster, on which the job then runs; None = a Ray here, or RAY_ADDRESS.
     """
 
     engine: str = "auto"
@@ -93,10 +94,13 @@ class Effort:
     give_up_after_s: float = 60.0
     max_error_rate: float = 1.0
     gpu_share: float = 0.5
+    address: str | None = None
 
     def __post_init__(self) -> None:
         if self.engine not in ("auto", "local", "ray"):
             raise UserError(f"--engine is auto, local or ray, but got {self.engine!r}")
+        if self.engine == "local" and self.address is not None:
+            raise UserError(f"--engine local has no use for --address {self.address}")
         if not 0 <= self.max_error_rate <= 1:
             raise UserError(f"0 <= max-error-rate <= 1 must hold, but got {self.max_error_rate}")
         for name in ("num_threads", "rows_a_shard", "rows_a_chunk", "reads_in_flight"):

@@ -24,6 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fer_ray.bundle.manifest import MANIFEST
+from fer_ray.cluster.storage import check_shared
 from fer_ray.errors import UnfinishedError
 from fer_ray.ray_session import ray_session
 from fer_ray.score.classify import Classifier
@@ -64,12 +65,16 @@ def run_on_ray(
         recipe: of the pixels.
         classifier: of the rows; its bundle is copied to every actor.
         parts: opens a part.
-        effort: GPU share.
+        effort: GPU share, and the cluster's address.
         tick: told each chunk's rows.
+
+    Raises:
+        UserError: the cluster cannot be joined, or a node does not see the directory.
     """
-    with ray_session():
+    with ray_session(address=effort.address):
         import ray
 
+        check_shared(output.root)
         planned = Ahead(shards)
         assembly = Assembly(output, parts)
         try:

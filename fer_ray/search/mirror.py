@@ -20,10 +20,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from fer_ray.bundle.manifest import MANIFEST
+from fer_ray.cluster.object_folder import ObjectFolder
 from fer_ray.errors import OutputExistsError, UserError
 from fer_ray.runs import RunDirectory
 from fer_ray.search.live import LiveTrial
-from fer_ray.search.object_folder import ObjectFolder
 from fer_ray.store import is_remote, remove_tree, swap_symlink
 
 _PUSH_EVERY_S = 30.0

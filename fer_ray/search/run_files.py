@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from fer_ray.bundle.manifest import MANIFEST
+from fer_ray.cluster.object_folder import ObjectFolder
 from fer_ray.runs import RunDirectory
-from fer_ray.search.object_folder import ObjectFolder
 from fer_ray.search.stopping import StopWatch
 from fer_ray.store import is_remote
 

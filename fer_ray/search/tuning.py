@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fer_ray.cluster.storage import check_shared, check_store
 from fer_ray.config.advice import advice
 from fer_ray.config.duration import parse_duration_s
 from fer_ray.config.space import SearchSpace
@@ -40,7 +41,6 @@ from fer_ray.search.results import (
     write_trials,
 )
 from fer_ray.search.resuming import open_interrupted
-from fer_ray.search.shared_storage import check_shared, check_store
 from fer_ray.search.start_from import points_of_run
 from fer_ray.search.stopping import BY_COMMAND, StopWatch, signals_stop
 from fer_ray.search.study import Study

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from fer_ray.search.object_folder import ObjectFolder
+from fer_ray.cluster.object_folder import ObjectFolder
 from tests.faults import runs
 from tests.object_storage import s3_server
 

@@ -11,7 +11,7 @@ import pytest
 
 from fer_ray import api
 from fer_ray.bundle.load import find_bundle, load_bundle
-from fer_ray.search.object_folder import ObjectFolder
+from fer_ray.cluster.object_folder import ObjectFolder
 from fer_ray.search.results import RunSummary
 from tests.object_storage import s3_server
 

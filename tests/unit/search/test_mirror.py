@@ -14,9 +14,9 @@ import pytest
 
 from fer_ray import api
 from fer_ray.bundle.load import load_bundle
+from fer_ray.cluster.object_folder import ObjectFolder
 from fer_ray.errors import OutputExistsError, UserError
 from fer_ray.search.mirror import DRIVER, Mirror, local_run, request_remote_stop
-from fer_ray.search.object_folder import ObjectFolder
 from fer_ray.search.run_files import run_files
 from tests.object_storage import s3_server
 from tests.searches import pretend_search

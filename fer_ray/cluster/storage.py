@@ -1,4 +1,4 @@
-"""Whether every node sees the run's directory: asked before anything is spent."""
+"""Whether every node sees a directory: asked before anything is spent."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from fer_ray.cluster.object_folder import ObjectFolder
 from fer_ray.errors import UserError
-from fer_ray.search.object_folder import ObjectFolder
 
 
 def check_shared(out: Path) -> None:
-    """Write beside the run and read it back from every node, and the other way round.
+    """Write beside a directory and read it back from every node, and the other way round.
 
     Args:
-        out: the run's directory, which need not be there.
+        out: of a run or a scoring job; it need not be there.
 
     Raises:
         UserError: a node sees another disk; trials there would train for nothing.
@@ -25,6 +25,9 @@ def check_shared(out: Path) -> None:
 
     nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
     alive = [node for node in nodes if node["Alive"]]
+    here = ray.get_runtime_context().get_node_id()
+    if all(node["NodeID"] == here for node in alive):
+        return  # this machine alone
     token = secrets.token_hex(8)
     folder = out.parent / f".{out.name}.{token}.probe"
     folder.mkdir(parents=True)
