@@ -226,12 +226,21 @@ class Predictor:
 
     def predict(self, images: npt.NDArray[np.uint8]) -> Predictions:
         """Classify images, uint8 [N, H, W] decoded at `source_px`."""
-        probabilities = self._probabilities(torch.from_numpy(self.logits(images)))
+        probabilities = self._probabilities(self.logits(images))
         threshold = self.bundle.contents.calibration.threshold
         return Predictions(probabilities, self.class_names, threshold)
 
-    def _probabilities(self, logits: Tensor) -> npt.NDArray[np.float32]:
-        return np.asarray((logits / self._temperature).softmax(1).numpy(), dtype=np.float32)
+    def _probabilities(self, logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """softmax(logits / temperature), in NumPy.
+
+        Torch would take a thread a core for it, which go on spinning into the next batch: that
+        costs 2 ms, as much as the network itself for 16 images in OpenVINO.
+        """
+        scaled = logits / np.float32(self._temperature)
+        scaled -= scaled.max(axis=1, keepdims=True, initial=-np.inf)
+        np.exp(scaled, out=scaled)
+        scaled /= scaled.sum(axis=1, keepdims=True)
+        return np.asarray(scaled, dtype=np.float32)
 
     def _golden_crops(self) -> Tensor:
         static = self.preprocess.static(self.bundle.golden_images)
@@ -239,8 +248,8 @@ class Predictor:
 
     def _check(self, engine: Engine) -> None:
         """Compare with what the bundle was saved with."""
-        expected = self._probabilities(self.bundle.golden_logits)
-        actual = self._probabilities(engine.logits(self._golden_crops()))
+        expected = self._probabilities(self.bundle.golden_logits.numpy())
+        actual = self._probabilities(engine.logits(self._golden_crops()).numpy())
         difference = float(np.abs(actual - expected).max())
         tolerance = AGREEMENT[engine.runtime, engine.precision]
         if not difference <= tolerance:
