@@ -151,11 +151,3 @@ def test_train_refuses_holes_by_listing_them(run: Run, tmp_path: Path) -> None:
     assert code == 2
     assert "model.cnn.depth is a hole (3 to 4)" in err
     assert "-s model.cnn.depth=3" in err
-
-
-def test_what_is_not_built_yet_is_refused(run: Run, tmp_path: Path) -> None:
-    space = tmp_path / "space.yaml"
-    space.write_text(SPACE + "resources: {per_trial: {workers: 2}}\n")
-    code, err = run("tune", space, "--out", tmp_path / "run")
-    assert code == 2
-    assert "resources.per_trial.workers above 1 is not built yet" in err
