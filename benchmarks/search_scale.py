@@ -30,7 +30,7 @@ from typing import Any
 from fer_ray.config.space import parse_space
 from fer_ray.ray_session import ENVIRONMENT
 from fer_ray.runs import RunDirectory
-from fer_ray.search.history import read_run
+from fer_ray.search.reading import read_run
 from fer_ray.search.slots import Slots, slots_of
 
 SPACE = """\

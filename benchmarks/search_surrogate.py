@@ -45,7 +45,7 @@ from sklearn.model_selection import cross_val_predict
 from fer_ray.config.holes import Hole
 from fer_ray.config.space import SearchSpace, load_space
 from fer_ray.search.asha import Asha, rungs_of
-from fer_ray.search.history import read_run
+from fer_ray.search.reading import read_run
 
 HERE = Path(__file__).parent / "data"
 Floats = npt.NDArray[np.float64]

@@ -28,8 +28,8 @@ def open_run(run: str | Path) -> RunHistory:
     Raises:
         UserError: there is no search.
     """
-    from fer_ray.search.history import read_run
     from fer_ray.search.mirror import local_run
+    from fer_ray.search.reading import read_run
 
     return read_run(local_run(run))
 

@@ -19,8 +19,9 @@ from fer_ray.report.gap import Gap, explain, interval_gap, paired_gap
 from fer_ray.report.page import render
 from fer_ray.report.search_curves import curves_of, timeline_of
 from fer_ray.report.search_params import parallel_of, slices_of
-from fer_ray.search.history import RunHistory, TrialHistory, read_run
+from fer_ray.search.history import RunHistory, TrialHistory
 from fer_ray.search.importance import Importances, importances
+from fer_ray.search.reading import read_run
 from fer_ray.search.slots import slots_of
 from fer_ray.search.watching import clock, show, status_of, why_of
 from fer_ray.store import read_json, write_atomic

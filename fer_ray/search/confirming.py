@@ -18,9 +18,7 @@ import torch
 
 from fer_ray.config.schema import Config
 from fer_ray.data.loading import TrainingData, load_validation_data
-from fer_ray.images.preprocess import Preprocess, build_recipe
-from fer_ray.models.build import build_model
-from fer_ray.models.inference import logits_of
+from fer_ray.evaluation.packing import trained_network, validation_logits
 from fer_ray.runs import RunDirectory
 from fer_ray.search.confirm import Repeat, compare, repeats_of
 from fer_ray.search.group_trial import GroupSearch
@@ -183,21 +181,8 @@ def _train_repeat(
 
 def _predictions(training: Training, data: TrainingData) -> np.ndarray[Any, np.dtype[np.int64]]:
     """Classes of the validation images by the best epoch, in fp32, as a bundle would say."""
-    config = training.config
-    recipe = build_recipe(config.data, data.size_px, data.mean, data.std)
-    with torch.device("meta"):
-        model = build_model(
-            config.model,
-            num_classes=len(data.class_names),
-            in_channels=recipe.channels,
-            input_px=recipe.crop_px,
-        )
-    model.load_state_dict(training.best_state(), assign=True)
-    model.eval()
-    preprocess = Preprocess(recipe)
-    images = preprocess.static(torch.tensor(data.validation.images))
-    logits = logits_of(model, preprocess, images, precision="fp32")
-    return np.asarray(logits.argmax(1).numpy(), dtype=np.int64)
+    model, recipe = trained_network(training.config, data, training.best_state())
+    return np.asarray(validation_logits(model, recipe, data).argmax(axis=1), dtype=np.int64)
 
 
 def _path(run: RunDirectory, repeat: Repeat) -> Path:

@@ -13,7 +13,7 @@ import pytest
 
 from fer_ray.errors import UserError
 from fer_ray.runs import RunDirectory
-from fer_ray.search.history import _value, overrides_of, read_run
+from fer_ray.search.reading import _value, overrides_of, read_run
 from fer_ray.search.slots import slots_of
 from fer_ray.store import write_json
 from tests.searches import STARTED, pretend_search

@@ -19,7 +19,8 @@ from typer.testing import CliRunner
 from fer_ray.cli.main import app
 from fer_ray.errors import UserError
 from fer_ray.runs import RunDirectory
-from fer_ray.search.history import RungVisit, read_run
+from fer_ray.search.history import RungVisit
+from fer_ray.search.reading import read_run
 from fer_ray.search.watching import clock, sparkline, status_of, visit_text, why_of
 from fer_ray.store import read_json, write_json
 from tests.searches import STARTED, pretend_search
