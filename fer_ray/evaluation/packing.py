@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fer_ray import __version__
 from fer_ray.bundle import limits
@@ -24,7 +24,7 @@ from fer_ray.data.loading import TrainingData
 from fer_ray.errors import BundleError, UserError
 from fer_ray.evaluation.calibrate import fit_calibration
 from fer_ray.evaluation.evaluate import figures
-from fer_ray.images.preprocess import Preprocess, build_recipe
+from fer_ray.images.preprocess import Preprocess, Recipe, build_recipe
 from fer_ray.models.build import build_model, count_macs, count_parameters
 from fer_ray.models.inference import logits_of
 
@@ -78,19 +78,8 @@ def pack(
     Raises:
         OutputExistsError: `out` is there.
     """
-    recipe = build_recipe(config.data, data.size_px, data.mean, data.std)
-    with torch.device("meta"):
-        model = build_model(
-            config.model,
-            num_classes=len(data.class_names),
-            in_channels=recipe.channels,
-            input_px=recipe.crop_px,
-        )
-    model.load_state_dict(state, assign=True)
-    model.eval()
-    preprocess = Preprocess(recipe)
-    images = preprocess.static(torch.tensor(data.validation.images))
-    logits = logits_of(model, preprocess, images, precision="fp32").numpy()
+    model, recipe = trained_network(config, data, state)
+    logits = validation_logits(model, recipe, data)
     calibration = fit_calibration(logits, data.validation.labels)
     metrics = {
         "validation": figures(
@@ -109,6 +98,31 @@ def pack(
         config.name, config.model, data.class_names, recipe, calibration, metrics, lineage
     )
     return write_bundle(out, contents, state, model, golden_images(), model_card(contents))
+
+
+def trained_network(
+    config: Config, data: TrainingData, state: dict[str, Tensor]
+) -> tuple[nn.Module, Recipe]:
+    """The network of a config with a training's weights, in evaluation mode, and its recipe."""
+    recipe = build_recipe(config.data, data.size_px, data.mean, data.std)
+    with torch.device("meta"):
+        model = build_model(
+            config.model,
+            num_classes=len(data.class_names),
+            in_channels=recipe.channels,
+            input_px=recipe.crop_px,
+        )
+    model.load_state_dict(state, assign=True)
+    return model.eval(), recipe
+
+
+def validation_logits(
+    model: nn.Module, recipe: Recipe, data: TrainingData
+) -> npt.NDArray[np.float32]:
+    """What a network says of the validation images in fp32, as its bundle would: float32 [N, C]."""
+    preprocess = Preprocess(recipe)
+    images = preprocess.static(torch.tensor(data.validation.images))
+    return np.asarray(logits_of(model, preprocess, images, precision="fp32").numpy())
 
 
 def repack(bundle: Bundle, out: Path, contents: Contents, card: str) -> str:

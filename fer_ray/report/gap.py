@@ -13,11 +13,9 @@ from fer_ray.bundle.load import load_bundle
 from fer_ray.config.schema import Config
 from fer_ray.data.loading import load_validation_data
 from fer_ray.errors import FerRayError, UserError
-from fer_ray.images.preprocess import Preprocess
+from fer_ray.evaluation.packing import validation_logits
+from fer_ray.evaluation.paired import difference_interval, mcnemar, smallest_difference
 from fer_ray.metrics import wilson_interval
-from fer_ray.models.inference import logits_of
-
-_Z95 = 1.959963984540054
 
 
 @dataclass(frozen=True)
@@ -29,7 +27,7 @@ class Gap:
         gain: of the winner over trial 0, share of images.
         low, high: 95 % interval of the gain.
         p: of the test that both are equally good; None where only the intervals were compared.
-        smallest: the smallest gain whose interval would have left zero out, at this disagreement.
+        smallest: the smallest gain that would have shown, at this disagreement.
     """
 
     method: str
@@ -64,56 +62,32 @@ def paired_gap(winner: Path, first: Path, data: Config) -> Gap:
             raise UserError(f"{bundle.path} was trained on other data than {data.data.source}")
     correct = []
     for bundle in bundles:
-        preprocess = Preprocess(bundle.contents.recipe)
-        images = preprocess.static(_tensor(validation.validation.images))
-        logits = logits_of(bundle.model, preprocess, images, precision="fp32").numpy()
+        logits = validation_logits(bundle.model, bundle.contents.recipe, validation)
         correct.append(logits.argmax(axis=1) == validation.validation.labels)
     return gap_of(correct[0], correct[1])
 
 
-def _tensor(images: npt.NDArray[np.uint8]):  # type: ignore[no-untyped-def]
-    import torch
-
-    return torch.tensor(images)
-
-
 def gap_of(ours: npt.NDArray[np.bool_], theirs: npt.NDArray[np.bool_]) -> Gap:
-    """McNemar's exact test and the interval of the difference of paired proportions.
+    """McNemar's test and the interval of the paired difference, as `fer-ray compare` has them.
 
     Args:
         ours, theirs: bool [N], which images each got right; the gain is ours minus theirs.
     """
     count = len(ours)
     only_ours, only_theirs = int((ours & ~theirs).sum()), int((theirs & ~ours).sum())
-    gain = (only_ours - only_theirs) / count
-    spread = math.sqrt(max(only_ours + only_theirs - count * gain * gain, 0.0)) / count
+    test = mcnemar(only_ours, only_theirs)
+    low, high = difference_interval(only_ours, only_theirs, count)
     return Gap(
         method=(
-            f"McNemar's exact test on the same {count:,} validation images: "
+            f"McNemar's test ({test.method}) on the same {count:,} validation images: "
             f"{only_ours:,} right only with the winner, {only_theirs:,} only with trial 0"
         ),
-        gain=gain,
-        low=gain - _Z95 * spread,
-        high=gain + _Z95 * spread,
-        p=mcnemar_p(only_ours, only_theirs),
-        smallest=_Z95 * math.sqrt(only_ours + only_theirs) / count,
+        gain=(only_ours - only_theirs) / count,
+        low=low,
+        high=high,
+        p=test.p_value,
+        smallest=smallest_difference(only_ours + only_theirs, count),
     )
-
-
-def mcnemar_p(only_ours: int, only_theirs: int) -> float:
-    """Two-sided exact p-value: a fair coin for each image that only one got right."""
-    total = only_ours + only_theirs
-    few = min(only_ours, only_theirs)
-    tail = sum(
-        math.exp(
-            math.lgamma(total + 1)
-            - math.lgamma(k + 1)
-            - math.lgamma(total - k + 1)
-            - total * math.log(2)
-        )
-        for k in range(few + 1)
-    )
-    return min(1.0, 2 * tail)
 
 
 def interval_gap(correct: int, first_correct: int, count: int) -> Gap:

@@ -8,9 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn import metrics as reference
 
+from fer_ray.bundle import limits
 from fer_ray.bundle.load import load_bundle
 from fer_ray.bundle.predictor import Predictor
-from fer_ray.errors import DataError
+from fer_ray.errors import DataError, UserError
 from fer_ray.evaluation.calibrate import (
     NO_RULE,
     ONE_SIDED_95,
@@ -19,7 +20,7 @@ from fer_ray.evaluation.calibrate import (
     fit_threshold,
 )
 from fer_ray.evaluation.evaluate import figures, kept_figures, log_softmax
-from fer_ray.evaluation.packing import pack
+from fer_ray.evaluation.packing import check_packable, pack
 from fer_ray.metrics import wilson_interval
 from fer_ray.training.loop import Training
 from tests.small import small_config, small_data
@@ -221,6 +222,21 @@ def test_calibration_fits_both_and_tells_the_coverage() -> None:
 
 
 # --- packing --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("address", "value", "words"),
+    [
+        ("model.cnn.head", (4,) * (limits.MAX_HEAD_LAYERS + 1), "the head has"),
+        ("model.cnn.head", (8192,) * 6, "No bundle can hold it"),
+    ],
+)
+def test_a_network_that_no_bundle_can_hold_is_refused_before_it_trains(
+    address: str, value: tuple[int, ...], words: str
+) -> None:
+    with pytest.raises(UserError, match=words):
+        check_packable(small_config({address: value}), small_data())
+    check_packable(small_config(), small_data())
 
 
 def test_a_packed_training_answers_as_its_validation_said(tmp_path: Path) -> None:

@@ -24,14 +24,15 @@ from fer_ray.errors import (
     OutputExistsError,
     UserError,
 )
-from fer_ray.report.gap import gap_of, interval_gap, mcnemar_p
+from fer_ray.report.gap import gap_of, interval_gap
 from fer_ray.report.scales import Axis, log_marks, marks_of, number_text
 from fer_ray.report.search_curves import choose_trials, curves_of
 from fer_ray.report.search_page import search_page, with_search_page, write_search_page
 from fer_ray.report.search_params import parallel_of, slices_of
 from fer_ray.runs import RunDirectory
-from fer_ray.search.history import TrialHistory, read_run
+from fer_ray.search.history import TrialHistory
 from fer_ray.search.importance import importances
+from fer_ray.search.reading import read_run
 from tests.bundles import tiny_bundle
 from tests.searches import pretend_search
 
@@ -69,7 +70,7 @@ def test_the_page_says_what_happened(run: RunDirectory) -> None:
     words = Words(page)
     winner = history.ranking[0]
     assert f"Trial {winner.number} won with val/accuracy {winner.best:.4f}" in words.text
-    assert "McNemar's exact test on the same 600 validation images" in words.text
+    assert re.search(r"McNemar's test \(.*\) on the same 600 validation images", words.text)
     for heading in (
         "Leaderboard",
         "Learning curves",
@@ -205,15 +206,6 @@ def test_confirmation_decides_where_it_was_made(run: RunDirectory) -> None:
 # --- figures --------------------------------------------------------------------------------------
 
 
-def test_mcnemar_is_the_coin_of_the_discordant_images() -> None:
-    assert mcnemar_p(0, 0) == 1.0
-    assert mcnemar_p(5, 5) == 1.0
-    assert mcnemar_p(0, 6) == pytest.approx(2 / 2**6)
-    assert mcnemar_p(2, 8) == pytest.approx(2 * (1 + 10 + 45) / 2**10)
-    flips = np.random.default_rng(0).binomial(1000, 0.5, size=20_000)
-    assert mcnemar_p(460, 540) == pytest.approx(np.mean((flips <= 460) | (flips >= 540)), abs=0.003)
-
-
 def test_the_paired_interval_covers_the_true_gain() -> None:
     generator = np.random.default_rng(0)
     covered = paired_width = unpaired_width = 0.0
@@ -230,9 +222,10 @@ def test_the_paired_interval_covers_the_true_gain() -> None:
 
 
 def test_the_same_answers_are_no_gap() -> None:
-    right = np.array([True, False, True])
+    right = np.arange(3000) % 3 > 0
     gap = gap_of(right, right)
-    assert (gap.gain, gap.low, gap.high, gap.p) == (0.0, 0.0, 0.0, 1.0)
+    assert (gap.gain, gap.p) == (0.0, 1.0)
+    assert -0.002 < gap.low < 0 < gap.high < 0.002
     assert not gap.is_real
 
 
