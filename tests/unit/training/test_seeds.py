@@ -105,10 +105,10 @@ def test_the_networks_by_hand() -> None:
     for width in (16, 32, 64, 128):
         pairs += conv(source, width) + width + conv(width, width) + 2 * width
         source = width
-    hidden = dense(9 * 128, 256) + dense(256, 128) + dense(128, 64)
-    assert parameters(load_config(SEEDS / "pairs_cnn.yaml")) == pairs + hidden + dense(64, 7)
+    hidden = dense(9 * 128, 512) + dense(512, 256) + dense(256, 128)
+    assert parameters(load_config(SEEDS / "pairs_cnn.yaml")) == pairs + hidden + dense(128, 7)
     four = parameters(load_config(SEEDS / "pairs_cnn_4class.yaml"))
-    assert four == pairs + hidden + dense(64, 4)
+    assert four == pairs + hidden + dense(128, 4)
 
 
 def test_the_ablation_is_the_seeds_four_questions() -> None:
