@@ -79,6 +79,7 @@ def check_data(
     data: str | Path,
     *,
     html: str | Path | None = None,
+    with_images: bool = False,
     config: str | Path | None = None,
     drop_leaks: bool = False,
     drop_duplicates: bool = False,
@@ -91,6 +92,7 @@ def check_data(
     Args:
         data: a prepared data set.
         html: the page to write, or None.
+        with_images: show faces on the page.
         config: a config or search space (its defaults) whose augmentation the page previews.
         drop_leaks: drop training images identical to a validation or test image.
         drop_duplicates: drop surplus and conflicting identical images within train.
@@ -114,8 +116,10 @@ def check_data(
             "--out DIR and --drop-leaks or --drop-duplicates belong together",
             "Say what to drop and where to write the cleaned set; DATA itself is never changed.",
         )
-    if config is not None and html is None:
-        raise UserError("a config is previewed on the page, but no page is asked for")
+    if (with_images or config is not None) and html is None:
+        raise UserError("images are shown on the page, but no page is asked for")
+    if config is not None and not with_images:
+        raise UserError("a preview of the augmentation shows faces", "Add --with-images.")
     previewed = check(config).base if config is not None else None
     prepared = open_prepared(Path(data))
     if html is not None:
@@ -129,7 +133,7 @@ def check_data(
             prepared, Path(out), drop_leaks=drop_leaks, drop_duplicates=drop_duplicates
         )
     if html is not None:
-        write_data_page(Path(html), prepared, report, previewed)
+        write_data_page(Path(html), prepared, report, previewed, with_images=with_images)
     return CheckedData(report, cleaned)
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from fer_ray.errors import UserError
 if TYPE_CHECKING:
     from fer_ray.search.plan import Plan
     from fer_ray.search.results import RunSummary
+    from fer_ray.search.tuning import Options
 
 
 def plan(
@@ -83,19 +85,13 @@ def tune(
         InterruptedRunError: by Ctrl-C; what has ended is kept.
         UnfinishedError: stopped, or ended by a fault of the machine; `resume` goes on.
     """
-    from fer_ray.report.search_page import with_search_page
-    from fer_ray.search.mirror import Mirror, page_put_out
     from fer_ray.search.tuning import Options, parse_until, run_tuning
-    from fer_ray.store import is_remote
 
     checked = check(space, overrides, data)
     until = parse_until(by) if by is not None else None
-    mirror = Mirror(str(out)) if is_remote(str(out)) else None
-    options = Options(live, until, address, tensorboard, mirror)
     given = tuple(with_data(overrides, data))
-    place = mirror.run.path if mirror is not None else Path(out)
-    with page_put_out(mirror):
-        return with_search_page(place, lambda: run_tuning(checked, place, given, options))
+    options = Options(live, until, address, tensorboard)
+    return _searching(out, options, lambda place, how: run_tuning(checked, place, given, how))
 
 
 def resume(
@@ -118,19 +114,28 @@ def resume(
         UserError: no such run, its data or space have changed, or another process works on it.
         Otherwise as `tune`.
     """
-    from fer_ray.report.search_page import with_search_page
-    from fer_ray.search.mirror import Mirror, page_put_out
     from fer_ray.search.tuning import Options, parse_until, resume_tuning
-    from fer_ray.store import is_remote
 
     if verb_of(run) != "tune":
         raise UserError(f"{run} is a run of one training", "Use resume_train.")
     until = parse_until(by) if by is not None else None
+    options = Options(live, until, address, tensorboard)
+    return _searching(run, options, lambda place, how: resume_tuning(place, tuple(overrides), how))
+
+
+def _searching(
+    run: str | Path, options: Options, work: Callable[[Path, Options], RunSummary]
+) -> RunSummary:
+    """Work on a run where it lies, or on its mirror if that is object storage; leave its page."""
+    from fer_ray.report.search_page import with_search_page
+    from fer_ray.search.mirror import Mirror, page_put_out
+    from fer_ray.store import is_remote
+
     mirror = Mirror(str(run)) if is_remote(str(run)) else None
-    options = Options(live, until, address, tensorboard, mirror)
     place = mirror.run.path if mirror is not None else Path(run)
+    options = replace(options, mirror=mirror)
     with page_put_out(mirror):
-        return with_search_page(place, lambda: resume_tuning(place, tuple(overrides), options))
+        return with_search_page(place, lambda: work(place, options))
 
 
 def stop(run: str | Path) -> None:

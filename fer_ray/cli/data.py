@@ -91,6 +91,10 @@ def check_(
     html: Annotated[
         Path, typer.Option(help="The page; an earlier one is replaced, nothing else is.")
     ] = Path("check.html"),
+    with_images: Annotated[
+        bool,
+        typer.Option("--with-images", help="Show faces on the page: contact sheets, faults."),
+    ] = False,
     config: Annotated[
         Path | None, typer.Option(help="Preview the augmentation of this file (its defaults).")
     ] = None,
@@ -113,6 +117,7 @@ def check_(
     checked = api.check_data(
         data,
         html=html,
+        with_images=with_images,
         config=config,
         drop_leaks=drop_leaks,
         drop_duplicates=drop_duplicates,

@@ -36,7 +36,12 @@ class Fault:
 
 
 def write_data_page(
-    path: Path, prepared: PreparedSet, report: CheckReport, config: Config | None
+    path: Path,
+    prepared: PreparedSet,
+    report: CheckReport,
+    config: Config | None,
+    *,
+    with_images: bool,
 ) -> None:
     """Write the page of a check.
 
@@ -45,28 +50,36 @@ def write_data_page(
         prepared: the data set, for its images.
         report: what the check found.
         config: whose augmentation to preview, or None.
+        with_images: show faces; else the page has none.
 
     Raises:
         OutputExistsError: another file is there.
         UserError: it cannot be written.
     """
-    write_page(path, data_page(prepared, report, config), COMMAND)
+    write_page(path, data_page(prepared, report, config, with_images=with_images), COMMAND)
 
 
-def data_page(prepared: PreparedSet, report: CheckReport, config: Config | None) -> str:
+def data_page(
+    prepared: PreparedSet, report: CheckReport, config: Config | None, *, with_images: bool
+) -> str:
     """The page as text."""
-    sheets = _choose(read_rows(prepared, "train"), report)
-    examples = [
-        *report.conflicting[:NUM_EXAMPLES],
-        *report.leaked[:NUM_EXAMPLES],
-        report.blank[:NUM_EXAMPLES],
-    ]
-    shown = [row for group in [*sheets.values(), *examples] for row in group]
-    images = pictures(prepared, shown)
+    sheets: dict[str, list[Row]] = {name: [] for name in report.class_names}
+    images: dict[str, Image] = {}
+    if with_images:
+        sheets = _choose(read_rows(prepared, "train"), report)
+        examples = [
+            *report.conflicting[:NUM_EXAMPLES],
+            *report.leaked[:NUM_EXAMPLES],
+            report.blank[:NUM_EXAMPLES],
+        ]
+        images = pictures(
+            prepared, [row for group in [*sheets.values(), *examples] for row in group]
+        )
     return render(
         "data.html",
         COMMAND,
         report=report,
+        with_images=with_images,
         figures=report.figures,
         known=known,
         is_known=set(report.class_names) == set(EXPRESSIONS),

@@ -44,7 +44,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     api.evaluate(a, data, split="test", html=folder / "evaluate.html", with_images=True)
     api.evaluate(a, data, group_column="source", html=folder / "faceless.html")
     api.compare(a, b, data, html=folder / "compare.html", with_images=True)
-    api.check_data(data, html=folder / "check.html")
+    api.check_data(data, html=folder / "check.html", with_images=True)
     names = ("evaluate", "faceless", "compare", "check")
     own = {"train": train_page_in(folder / "runs"), "score": score_page_in(folder / "scores", a)}
     return {name: folder / f"{name}.html" for name in names} | own

@@ -32,6 +32,7 @@ def search(folder: Path, kind: str) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.long
 def test_a_trial_that_asha_stops_leaves_no_place_taken(tmp_path: Path) -> None:
     found = search(tmp_path, "search")
     history = api.open_run(tmp_path / "run")

@@ -32,6 +32,7 @@ def test_page_preview_and_cleaned_set(tmp_path: Path, path: Path) -> None:
     checked = api.check_data(
         path,
         html=tmp_path / "page.html",
+        with_images=True,
         config=tmp_path / "space.yaml",
         drop_leaks=True,
         drop_duplicates=True,
@@ -44,7 +45,15 @@ def test_page_preview_and_cleaned_set(tmp_path: Path, path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{"out": "clean"}, {"drop_leaks": True}, {"drop_duplicates": True}, {"config": "a"}]
+    "options",
+    [
+        {"out": "clean"},
+        {"drop_leaks": True},
+        {"drop_duplicates": True},
+        {"config": "a"},
+        {"with_images": True},
+        {"html": "page.html", "config": "a"},
+    ],
 )
 def test_options_that_do_not_go_together(path: Path, options: dict[str, object]) -> None:
     with pytest.raises(UserError):
@@ -61,8 +70,9 @@ def test_what_is_in_the_way_is_refused_before_the_test_split_is_opened(
         api.check_data(path, html=tmp_path / "mine.html")
     with pytest.raises(OutputExistsError):
         api.check_data(path, drop_leaks=True, out=path)
+    bad = tmp_path / "bad.yaml"
     with pytest.raises(ConfigError):
-        api.check_data(path, html=tmp_path / "page.html", config=tmp_path / "bad.yaml")
+        api.check_data(path, html=tmp_path / "page.html", with_images=True, config=bad)
     assert not (path / TEST_OPENINGS).exists()
     assert (tmp_path / "mine.html").read_text() == "mine"
 

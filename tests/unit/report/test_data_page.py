@@ -28,7 +28,7 @@ def faulty(tmp_path: Path) -> PreparedSet:
 
 
 def test_the_page_has_every_part(faulty: PreparedSet) -> None:
-    text = data_page(faulty, check_prepared(faulty), small_config())
+    text = data_page(faulty, check_prepared(faulty), small_config(), with_images=True)
     page = Page(text)
     for heading in (
         "Every class side by side",
@@ -49,8 +49,19 @@ def test_the_page_has_every_part(faulty: PreparedSet) -> None:
     assert "openings of the test split" in page.words
 
 
+def test_without_being_asked_it_shows_no_face(faulty: PreparedSet) -> None:
+    text = data_page(faulty, check_prepared(faulty), None, with_images=False)
+    page = Page(text)
+    assert "img" not in page.tags
+    assert "data:image" not in text
+    assert "Contact sheets" not in page.words
+    for heading in ("Class table", "Identical images with conflicting labels", "--with-images"):
+        assert heading in page.words
+    assert "At most one of the labels can be meant" in page.words
+
+
 def test_the_page_is_offline(faulty: PreparedSet) -> None:
-    text = data_page(faulty, check_prepared(faulty), small_config())
+    text = data_page(faulty, check_prepared(faulty), small_config(), with_images=True)
     assert_offline(text)
     assert "data:image/png;base64," in text
 
@@ -62,7 +73,7 @@ def test_names_made_of_html_stay_text(tmp_path: Path) -> None:
     place = tmp_path / "<script>alert(3)<"
     prepared = write_prepared(place, with_faults(), names=names, changes=changes)
     report = check_prepared(prepared)
-    text = data_page(prepared, report, small_config())
+    text = data_page(prepared, report, small_config(), with_images=True)
     page = Page(text)
     assert "script" not in page.tags
     assert "b" in page.tags
@@ -75,7 +86,7 @@ def test_names_made_of_html_stay_text(tmp_path: Path) -> None:
 def test_no_image_of_the_test_split_is_on_the_page(tmp_path: Path) -> None:
     splits = three_splits()
     prepared = write_prepared(tmp_path / "set", splits)
-    text = data_page(prepared, check_prepared(prepared), None)
+    text = data_page(prepared, check_prepared(prepared), None, with_images=True)
     shown = set()
     for code in re.findall(r'src="data:image/png;base64,([^"]+)"', text):
         pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(code))))
@@ -92,7 +103,7 @@ def test_without_config_faults_or_a_class(tmp_path: Path) -> None:
     splits["train"] = (splits["train"][0][keep], splits["train"][1][keep])
     del splits["test"]
     prepared = write_prepared(tmp_path / "set", splits)
-    page = Page(data_page(prepared, check_prepared(prepared), None))
+    page = Page(data_page(prepared, check_prepared(prepared), None, with_images=True))
     assert "Augmentation" not in page.words
     assert page.words.count("None.") == 3
     assert "openings" not in page.words
@@ -101,18 +112,18 @@ def test_without_config_faults_or_a_class(tmp_path: Path) -> None:
 def test_the_page_replaces_only_its_own_kind(tmp_path: Path, faulty: PreparedSet) -> None:
     report = check_prepared(faulty)
     path = tmp_path / "new" / "check.html"
-    write_data_page(path, faulty, report, None)
+    write_data_page(path, faulty, report, None, with_images=True)
     first = path.read_text()
-    write_data_page(path, faulty, report, None)
+    write_data_page(path, faulty, report, None, with_images=True)
     assert path.read_text() == first
     path.write_text("<!doctype html>my own")
     with pytest.raises(OutputExistsError, match="not a page of"):
-        write_data_page(path, faulty, report, None)
+        write_data_page(path, faulty, report, None, with_images=True)
     with pytest.raises(OutputExistsError):
-        write_data_page(tmp_path, faulty, report, None)
+        write_data_page(tmp_path, faulty, report, None, with_images=True)
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot write"):
-        write_data_page(tmp_path / "file" / "check.html", faulty, report, None)
+        write_data_page(tmp_path / "file" / "check.html", faulty, report, None, with_images=True)
 
 
 # --- parts ----------------------------------------------------------------------------------------
