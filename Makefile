@@ -8,6 +8,8 @@ PYTHON ?= python3
 TORCH_INDEX ?=
 # Passed on: make test PYTEST_FLAGS="-k bundle -x"
 PYTEST_FLAGS ?=
+# Two at once: one for all that starts processes, which mostly waits, one for the rest.
+PYTEST_PROCESSES ?= -n 2 --dist loadgroup
 LOCK_FLAGS ?=
 
 VENV := .venv
@@ -55,7 +57,7 @@ quickstart: setup  ## The whole path on built-in sample faces, in a few minutes
 	$(BIN)/python tools/quickstart.py
 
 test: setup  ## All tests but the long ones, fault injection and clusters
-	$(BIN)/python -m pytest -m "not long and not faults and not cluster" $(PYTEST_FLAGS)
+	$(BIN)/python -m pytest -m "not long and not faults and not cluster" $(PYTEST_PROCESSES) $(PYTEST_FLAGS)
 
 check: lint types  ## Lint and types
 

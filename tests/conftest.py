@@ -27,8 +27,13 @@ TESTS = Path(__file__).parent
 FOLDER_MARKERS = ("unit", "ray", "e2e", "faults", "cluster")
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks each test with the name of its first folder below tests/."""
+    """Marks each test with the name of its first folder below tests/.
+
+    Of several pytest workers one takes all that starts Ray or measures a process: these tests wait
+    more than they compute, and two Rays at once would want twice the machine.
+    """
     for item in items:
         if not item.path.is_relative_to(TESTS):
             continue
@@ -36,6 +41,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if folder not in FOLDER_MARKERS:
             raise pytest.UsageError(f"{item.path}: tests lie in one of tests/{FOLDER_MARKERS}")
         item.add_marker(folder)
+        if folder != "unit":
+            item.add_marker(pytest.mark.xdist_group("processes"))
 
 
 # --- network --------------------------------------------------------------------------------------
