@@ -235,14 +235,16 @@ def _train_workers(job: _Job) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
     """Train on several workers; gives the best weights and the curve."""
     from fer_ray.training.distributed import train_distributed
 
+    checkpoint = job.run.checkpoint(0)
+    if checkpoint.is_file():
+        _, curve = Training.best_of(checkpoint)
+        job.say(f"going on after epoch {len(curve)} of {job.config.train.epochs}")
     train_distributed(
         job.config,
         job.run,
         num_workers=job.num_workers,
         num_threads=max(1, job.num_threads // job.num_workers),
         state=job.state,
+        on_epoch=job.on_epoch,
     )
-    best, curve = Training.best_of(job.run.checkpoint(0))
-    for row in curve:
-        job.on_epoch(EpochResult(**row))
-    return best, curve
+    return Training.best_of(checkpoint)

@@ -5,19 +5,22 @@ The loop is `fer_ray.training.loop.Training`, the same as for one process.
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import ray
 import ray.train
 import torch
+from ray.exceptions import RayError
 from ray.train import WorkerGroupError
 from ray.train.torch import TorchConfig, TorchTrainer
+from ray.util.queue import Empty, Queue
 from torch import Tensor
 
 from fer_ray.config.schema import Config
@@ -26,6 +29,7 @@ from fer_ray.errors import FerRayError, UnfinishedError
 from fer_ray.runs import RunDirectory
 from fer_ray.store import write_atomic
 from fer_ray.training.checkpoint import CHECKPOINT_EVERY_S
+from fer_ray.training.epoch_result import EpochResult
 from fer_ray.training.group import Group
 from fer_ray.training.loop import Training
 
@@ -37,6 +41,7 @@ def train_distributed(
     num_workers: int,
     num_threads: int,
     state: dict[str, Tensor] | None,
+    on_epoch: Callable[[EpochResult], None],
 ) -> None:
     """Train on `num_workers` ranks; rank 0 leaves the run's checkpoint of trial 0.
 
@@ -46,6 +51,7 @@ def train_distributed(
         num_workers: ranks; gloo on CPU, nccl with a GPU each.
         num_threads: of torch in each rank.
         state: pretrained weights of a ResNet's body.
+        on_epoch: called after each, from a thread.
 
     Raises:
         UserError: the data or the batch do not suit so many workers.
@@ -55,21 +61,52 @@ def train_distributed(
     """
     use_gpu = config.train.device in ("auto", "cuda") and ray.cluster_resources().get("GPU", 0) > 0  # type: ignore[no-untyped-call]
     arrays = {name: value.numpy() for name, value in (state or {}).items()}
-    run_ranks(
-        _train_rank,
-        {
-            "config": config.training_part(),
-            "sharded": shard_training_data(config.data, num_workers),
-            "state": ray.put(arrays),
-            "run_path": str(run.path),
-            "num_threads": num_threads,
-        },
-        Ranks(
-            num_workers, cpu=1.0, gpu=1.0 if use_gpu else 0.0, storage=str(run.ray), name="train"
-        ),
-        trace=run.trial(0) / "error.txt",
-        remedy=f"To go on: fer-ray resume {run.path}",
-    )
+    with _passing(on_epoch) as epochs:
+        run_ranks(
+            _train_rank,
+            {
+                "config": config.training_part(),
+                "sharded": shard_training_data(config.data, num_workers),
+                "state": ray.put(arrays),
+                "run_path": str(run.path),
+                "num_threads": num_threads,
+                "epochs": epochs,
+            },
+            Ranks(
+                num_workers,
+                cpu=1.0,
+                gpu=1.0 if use_gpu else 0.0,
+                storage=str(run.ray),
+                name="train",
+            ),
+            trace=run.trial(0) / "error.txt",
+            remedy=f"To go on: fer-ray resume {run.path}",
+        )
+
+
+@contextlib.contextmanager
+def _passing(on_epoch: Callable[[EpochResult], None]) -> Iterator[Queue]:
+    """A queue for rank 0 to put each epoch in; at the end of the block all were passed on."""
+    queue = Queue(actor_options={"num_cpus": 0})
+    over = threading.Event()
+
+    def pass_on() -> None:
+        # Ctrl-C ends Ray, and the queue with it.
+        with contextlib.suppress(RayError):
+            while True:
+                try:
+                    on_epoch(EpochResult(**queue.get(timeout=0.5)))
+                except Empty:
+                    if over.is_set():
+                        return
+
+    thread = threading.Thread(target=pass_on, daemon=True)
+    thread.start()
+    try:
+        yield queue
+    finally:
+        over.set()
+        thread.join()
 
 
 @dataclass(frozen=True)
@@ -160,4 +197,6 @@ def _train_rank(loop: dict[str, Any]) -> None:
         if group.is_main and (training.ended or time.monotonic() - saved >= CHECKPOINT_EVERY_S):
             training.save(checkpoint)
             saved = time.monotonic()
+        if group.is_main:
+            loop["epochs"].put(asdict(result))
         ray.train.report({"epoch": result.epoch, "objective": result.objective})
