@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from fer_ray.bundle import limits, manifest
@@ -15,6 +14,7 @@ from fer_ray.config.sections.model import ModelConfig
 from fer_ray.errors import BundleError, UserError
 from fer_ray.images.preprocess import Recipe
 from fer_ray.models.build import build_model, count_macs
+from fer_ray.models.shapes import on_meta
 
 
 def empty_network(model: ModelConfig, recipe: Recipe, num_classes: int, place: str) -> nn.Module:
@@ -31,7 +31,7 @@ def empty_network(model: ModelConfig, recipe: Recipe, num_classes: int, place: s
             `fer_ray.bundle.limits`.
     """
     try:
-        with torch.device("meta"):
+        with on_meta():
             network = build_model(
                 model,
                 num_classes=num_classes,

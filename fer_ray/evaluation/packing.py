@@ -27,6 +27,7 @@ from fer_ray.evaluation.evaluate import figures
 from fer_ray.images.preprocess import Preprocess, Recipe, build_recipe
 from fer_ray.models.build import build_model, count_macs, count_parameters
 from fer_ray.models.inference import logits_of
+from fer_ray.models.shapes import on_meta
 
 NUM_GOLDEN = 16
 GOLDEN_SEED = 20_130_701
@@ -105,7 +106,7 @@ def trained_network(
 ) -> tuple[nn.Module, Recipe]:
     """The network of a config with a training's weights, in evaluation mode, and its recipe."""
     recipe = build_recipe(config.data, data.size_px, data.mean, data.std)
-    with torch.device("meta"):
+    with on_meta():
         model = build_model(
             config.model,
             num_classes=len(data.class_names),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,6 +14,7 @@ from fer_ray.config.sections.model import CnnConfig, ModelConfig, ResNetConfig
 from fer_ray.labels import class_map
 from fer_ray.models.cnn import Cnn
 from fer_ray.models.resnet import ResNet, unfreeze_name
+from fer_ray.models.shapes import ShapesOnly, on_meta
 
 
 def build_model(
@@ -107,7 +109,7 @@ def count_macs(model: nn.Module, in_channels: int, input_px: int) -> int:
     was_training = model.training
     model.eval()
     device = next(model.parameters()).device
-    with torch.no_grad():
+    with torch.no_grad(), ShapesOnly() if device.type == "meta" else contextlib.nullcontext():
         model(torch.zeros(1, in_channels, input_px, input_px, device=device))
     model.train(was_training)
     for hook in hooks:
@@ -118,7 +120,7 @@ def count_macs(model: nn.Module, in_channels: int, input_px: int) -> int:
 def size_of(config: Config) -> tuple[int, int]:
     """Parameters and multiply-adds of a config's network, without its memory for weights."""
     names = class_map(config.data.classes).names
-    with torch.device("meta"):
+    with on_meta():
         model = build_model(
             config.model,
             num_classes=len(names),

@@ -118,3 +118,21 @@ def test_hugging_faces_and_timms_fields_agree_with_ours(saved: dict[str, Path]) 
         assert preprocessor["image_mean"] == timm["mean"]
         assert preprocessor["image_std"] == timm["std"]
         assert preprocessor["resample"] == 2
+
+
+_READ = """
+import sys
+from pathlib import Path
+from fer_ray.bundle.load import load_bundle
+for place in sys.argv[1:]:
+    load_bundle(Path(place))
+print(sorted({"torch._dynamo", "sympy"} & set(sys.modules)))
+"""
+
+
+def test_reading_bundles_imports_no_compiler(saved: dict[str, Path]) -> None:
+    """Three seconds of each command; see `fer_ray.models.shapes`. Torchvision brings it itself."""
+    places = [str(place) for name, place in saved.items() if name != "resnet"]
+    command = [sys.executable, "-c", _READ, *places]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout == "[]\n"

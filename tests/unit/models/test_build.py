@@ -11,6 +11,7 @@ from torch import nn
 from fer_ray.config.sections.model import ModelConfig
 from fer_ray.errors import UserError
 from fer_ray.models.build import build_model, count_macs, count_parameters, size_of
+from fer_ray.models.shapes import ShapesOnly, on_meta
 from tests.small import small_config
 
 
@@ -174,6 +175,46 @@ def test_batch_norm_stands_after_each_convolution_or_once_a_block() -> None:
 
     assert layers("conv") == ["Conv2d", "BatchNorm2d", "Conv2d", "BatchNorm2d"]
     assert layers("block") == ["Conv2d", "Conv2d", "BatchNorm2d"]
+
+
+def shapes_of_forward(network: nn.Module, images: torch.Tensor) -> list[tuple[str, torch.Size]]:
+    """Of what each module gives, in order."""
+    seen: list[tuple[str, torch.Size]] = []
+    for name, module in network.named_modules():
+        module.register_forward_hook(lambda _, __, out, name=name: seen.append((name, out.shape)))
+    with torch.no_grad():
+        network.eval()(images)
+    return seen
+
+
+@pytest.mark.parametrize("px", [19, 20, 33])
+@pytest.mark.parametrize("model", SPREAD, ids=str)
+def test_shapes_alone_are_those_of_the_network(model: dict[str, Any], px: int) -> None:
+    real = built(model, px=px)
+    with on_meta():
+        empty = built(model, px=px)
+    assert all(value.is_meta for value in empty.state_dict().values())
+    wanted = shapes_of_forward(real, torch.zeros(1, 1, px, px))
+    with ShapesOnly():
+        assert shapes_of_forward(empty, torch.empty(1, 1, px, px, device="meta")) == wanted
+    assert count_macs(empty, 1, px) == count_macs(real, 1, px)
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [
+        (nn.Conv2d(3, 4, 3), (1, 1, 8, 8)),
+        (nn.Conv2d(1, 4, 3), (1, 1, 2, 2)),
+        (nn.MaxPool2d(2), (1, 1, 1, 1)),
+        (nn.Linear(3, 4), (1, 2)),
+    ],
+    ids=str,
+)
+def test_what_does_not_fit_is_refused_by_shapes_too(layer: nn.Module, shape: list[int]) -> None:
+    with pytest.raises(RuntimeError):
+        layer(torch.zeros(shape))
+    with pytest.raises(RuntimeError), ShapesOnly():
+        layer.to("meta")(torch.empty(shape, device="meta"))
 
 
 def test_parameters_and_macs_by_hand() -> None:
