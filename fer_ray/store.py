@@ -82,12 +82,29 @@ def read_json(path: Path) -> Any:
         raise UserError(f"{path} is not valid JSON: {error}") from error
 
 
+def require_on_disk(path: Path) -> None:
+    """Refuse an address where only a path can be written; else a folder `s3:` would be made.
+
+    Raises:
+        UserError: an address in object storage, also one that `Path` took a slash from.
+    """
+    for place, part in enumerate(path.parts):
+        if re.fullmatch("[A-Za-z][A-Za-z0-9+.-]+:", part):
+            address = f"{part}//{'/'.join(path.parts[place + 1 :])}"
+            raise UserError(
+                f"{shown(address)} is an address in object storage, but this is written to a disk",
+                "Give a directory on a disk that every node sees, and copy it to the storage.",
+            )
+
+
 def require_absent(path: Path, what: str, remedy: str) -> None:
     """Refuse to overwrite: `path` must not exist, or be an empty directory.
 
     Raises:
         OutputExistsError: something is there.
+        UserError: no path, but an address in object storage.
     """
+    require_on_disk(path)
     if path.is_dir() and not any(path.iterdir()):
         return
     if path.exists() or path.is_symlink():

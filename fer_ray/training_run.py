@@ -76,11 +76,11 @@ def train_run(
         FerRayError: the training diverged before its first good epoch.
         InterruptedRunError: by Ctrl-C; `resume_train` goes on.
     """
+    run = RunDirectory(out.absolute())
+    run.require_absent()
     state = resnet_state(config.model)
     here, data = _load(config, num_workers, address, say)
     check_packable(config, data)
-    run = RunDirectory(out.absolute())
-    run.require_absent()
     with _cluster(here, run, address):
         facts = {"config_fingerprint": config.fingerprint(), "workers": num_workers}
         run.create("train", text, data.fingerprint, facts)

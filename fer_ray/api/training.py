@@ -38,7 +38,7 @@ def train(
         num_threads: of torch; all cores where it is None, shared by the workers.
         num_workers: processes that train together, through Ray Train.
         address: of a Ray cluster, which then trains, also with one worker.
-        on_epoch: told of each epoch as it ends (with several workers: when all have ended).
+        on_epoch: told of each epoch as it ends; with several workers from a thread.
         say: told how the data are held.
 
     Raises:

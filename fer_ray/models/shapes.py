@@ -1,8 +1,8 @@
 """Networks of shapes alone: built, and run forward, without memory and without torch's compiler.
 
 On torch's `meta` device a tensor has a shape and no values. But torch 2.13 imports its compiler
-and SymPy for the shape of a convolution or a ReLU there, and to fill a `meta` tensor at random: three
-seconds of each command that reads a bundle. What our networks consist of is answered here.
+and SymPy for the shape of a convolution or a ReLU there, and to fill a `meta` tensor at random:
+three seconds of each command that reads a bundle. What our networks consist of is answered here.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ import jinja2
 
 from fer_ray import __version__
 from fer_ray.errors import OutputExistsError, UserError
-from fer_ray.store import write_atomic
+from fer_ray.store import require_on_disk, write_atomic
 
 
 def mark_of(command: str) -> str:
@@ -56,7 +56,9 @@ def require_replaceable(path: Path, command: str) -> None:
 
     Raises:
         OutputExistsError: something else is there.
+        UserError: no path, but an address in object storage.
     """
+    require_on_disk(path)
     if not path.exists():
         return
     if path.is_file():

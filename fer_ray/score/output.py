@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from fer_ray.errors import OutputExistsError, UserError
-from fer_ray.store import read_json, require_absent, write_json
+from fer_ray.store import read_json, require_absent, require_on_disk, write_json
 
 JOB = "_job.json"
 INPUTS = "_inputs"
@@ -131,7 +131,9 @@ def held(output: Output) -> Iterator[None]:
 
     Raises:
         OutputExistsError: another process is at work there.
+        UserError: no path, but an address in object storage.
     """
+    require_on_disk(output.root)
     if output.root.exists() and not output.root.is_dir():
         raise OutputExistsError(f"{output.root} is not a directory", "Choose another --out.")
     output.root.mkdir(parents=True, exist_ok=True)

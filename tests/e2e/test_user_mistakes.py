@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from fer_ray.cli.main import main
+from fer_ray.data.sample import write_sample
+from tests.bundles import tiny_bundle
 
 SPACE = """\
 version: 1
@@ -60,6 +62,36 @@ def test_a_faulty_space_names_its_place(
     for word in words:
         assert word in err
     assert not (tmp_path / "run").exists()
+
+
+def test_an_address_where_only_a_path_can_be_written(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`Path` takes a slash from it, and a folder `s3:` is what comes of that."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "one.yaml").write_text(
+        "version: 1\nname: one\ndata: {source: sample}\nmodel: {cnn: {depth: 2}}\n"
+    )
+    write_sample(tmp_path / "some", 70, 0)
+    run("data", "import", "some", "prepared")
+    there = "s3://key:secret@bucket/place"
+    shipped = str(tiny_bundle(tmp_path / "tiny"))
+    for words in (
+        ["train", "one.yaml", "--out", there],
+        ["data", "import", "some", there],
+        ["data", "sample", there],
+        ["evaluate", shipped, "--data", "prepared", "--html", f"{there}/page.html"],
+        ["score", "some", "--runtime", "torch", "--out", there],
+        ["export", shipped, "--out", f"{there}/net.onnx"],
+        ["calibrate", shipped, "--data", "prepared", "--out", there],
+        ["ensemble", shipped, shipped, "--out", there],
+    ):
+        code, err = run(*words)
+        assert code == 2, (words, err)
+        assert "s3://bucket/place" in err, words
+        assert "is an address in object storage" in err, words
+        assert "secret" not in err
+        assert not (tmp_path / "s3:").exists(), words
 
 
 def test_missing_files(run: Run, tmp_path: Path) -> None:
