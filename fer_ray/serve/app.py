@@ -94,6 +94,7 @@ def _add_predictions(app: FastAPI, slot: Slot, gate: Gate, counted: Measures) ->
         classifier = ready(slot)  # anew: a slow body may have seen an update
         facts = request.scope[FACTS]
         facts["images"] = len(asked.images)
+        ticket.take_images(len(asked.images))
         counted.stage("receive", facts["receive_s"])
         return classifier, asked
 

@@ -27,6 +27,8 @@ class Limits:
         requests: taken at once; more are answered 503. Lies below Serve's own limit, whose
             answer is plain text without `Retry-After`.
         key_requests: of them that one API key may have; more are answered 429.
+        waiting_images: of all requests at once, so that nobody waits long behind large batches;
+            more are answered 503. At least `batch_images`.
         held_bytes: of all bodies taken at once.
         retry_after_s: what a 503 tells the client.
     """
@@ -43,22 +45,24 @@ class Limits:
     answer_s: float = 30.0
     requests: int = 256
     key_requests: int = 192
+    waiting_images: int = 512
     held_bytes: int = 256_000_000
     retry_after_s: int = 1
 
 
 class Admission:
-    """Counts requests and their bytes; used from the event loop only."""
+    """Counts requests, their images and bytes; used from the event loop only."""
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
         self.requests = 0
+        self.images = 0
         self.held_bytes = 0
         self._of_key: dict[str, int] = {}
 
     @contextmanager
     def request(self, key_name: str = "") -> Iterator[Ticket]:
-        """Take a request in, and let go of it and its bytes at the end.
+        """Take a request in, and let go of it, its images and bytes at the end.
 
         Args:
             key_name: of the API key it came with; empty without one.
@@ -83,6 +87,7 @@ class Admission:
             yield ticket
         finally:
             self.requests -= 1
+            self.images -= ticket.images
             self.held_bytes -= ticket.held_bytes
             self._of_key[key_name] -= 1
             if not self._of_key[key_name]:
@@ -96,10 +101,11 @@ class Admission:
 
 
 class Ticket:
-    """One admitted request's bytes."""
+    """One admitted request's images and bytes."""
 
     def __init__(self, admission: Admission) -> None:
         self._admission = admission
+        self.images = 0
         self.held_bytes = 0
 
     def hold(self, num_bytes: int) -> None:
@@ -115,3 +121,15 @@ class Ticket:
             raise RefusedError("body-too-large", f"at most {limits.body_bytes:,} bytes are taken")
         if self._admission.held_bytes > limits.held_bytes:
             raise self._admission.overloaded("the bodies in work fill the memory set aside")
+
+    def take_images(self, count: int) -> None:
+        """Count the request's images, once they are known.
+
+        Raises:
+            RefusedError: `overloaded`: with those of the other requests they are too many.
+        """
+        admission = self._admission
+        if admission.images + count > admission.limits.waiting_images:
+            raise admission.overloaded(f"{admission.images} images are in work")
+        admission.images += count
+        self.images = count

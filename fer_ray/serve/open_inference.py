@@ -78,6 +78,7 @@ def add_routes(app: FastAPI, slot: Slot, gate: Gate) -> None:
             classifier = _named(slot, name)  # anew: a slow body may have seen an update
             images = _images(asked.inputs[0], gate.limits.batch_images)
             request.scope[FACTS]["images"] = len(images)
+            ticket.take_images(len(images))
             with classifier.in_use():
                 async with gate.in_time():
                     answers = await asyncio.gather(

@@ -11,10 +11,12 @@ from pathlib import Path
 
 from tests.faults import runs
 
+TRIALS = 4
+
 
 def test_a_killed_driver_and_ctrl_c_lose_nothing(tmp_path: Path) -> None:
     space, out, log = tmp_path / "faults.yaml", tmp_path / "run", tmp_path / "epochs.log"
-    space.write_text(runs.SPACE)
+    space.write_text(runs.SPACE.replace(f"trials: {runs.NUM_TRIALS}", f"trials: {TRIALS}"))
     env = runs.environment(log)
     code, text = runs.run("rename", 14, "tune", space, "--out", out, env=env)
     assert code == -signal.SIGKILL, text
@@ -37,7 +39,7 @@ def test_a_killed_driver_and_ctrl_c_lose_nothing(tmp_path: Path) -> None:
     assert left
     code, text = runs.run("rename", 0, "resume", out, env=env)
     assert code == 0, text
-    runs.check_whole(out, log)
+    runs.check_whole(out, log, TRIALS)
     again = runs.epochs_trained(log)
     for trial in left:
         seed = trial.user_attrs["seed"]

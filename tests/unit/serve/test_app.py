@@ -282,6 +282,31 @@ def test_overload_is_503_with_retry_after_and_passes(slot: Slot, limits: Limits)
     assert again.status_code == 200
 
 
+def test_large_batches_do_not_queue_up_behind_each_other(slot: Slot) -> None:
+    app = build_app(slot, Surroundings(limits=Limits(batch_images=4, waiting_images=4)))
+    files = [("files", ("a.png", file)) for file in faces(3)]
+    texts = [base64.b64encode(file).decode() for file in faces(3)]
+    tensor = {"name": "image", "shape": [3], "datatype": "BYTES", "data": texts}
+    name = slot.classifier.predictor.bundle.contents.name  # type: ignore[union-attr]
+
+    async def send_all() -> list[httpx.Response]:
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            return await asyncio.gather(
+                client.post("/v1/predict/batch", files=files),
+                client.post("/v1/predict/batch", files=files),
+                client.post(f"/v2/models/{name}/infer", json={"inputs": [tensor]}),
+                client.post("/v1/predict", content=faces(1)[0], headers=PNG),
+            )
+
+    for _ in range(2):  # what was counted is let go of
+        answers = asyncio.run(send_all())
+        assert sorted(answer.status_code for answer in answers) == [200, 200, 503, 503]
+        assert answers[3].status_code == 200, "there is room for a single image"
+        refused = [answer for answer in answers if answer.status_code == 503]
+        assert all(answer.headers["retry-after"] == "1" for answer in refused)
+
+
 # --- around every answer --------------------------------------------------------------------------
 
 
