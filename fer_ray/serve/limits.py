@@ -49,6 +49,13 @@ class Limits:
     held_bytes: int = 256_000_000
     retry_after_s: int = 1
 
+    def __post_init__(self) -> None:
+        if self.waiting_images < self.batch_images:
+            raise ValueError(
+                f"waiting_images must be at least batch_images ({self.batch_images}), "
+                f"but got {self.waiting_images}"
+            )
+
 
 class Admission:
     """Counts requests, their images and bytes; used from the event loop only."""

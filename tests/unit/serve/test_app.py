@@ -282,6 +282,11 @@ def test_overload_is_503_with_retry_after_and_passes(slot: Slot, limits: Limits)
     assert again.status_code == 200
 
 
+def test_the_largest_batch_must_fit_among_the_images_in_work() -> None:
+    with pytest.raises(ValueError, match=r"at least batch_images \(8\), but got 7"):
+        Limits(batch_images=8, waiting_images=7)
+
+
 def test_large_batches_do_not_queue_up_behind_each_other(slot: Slot) -> None:
     app = build_app(slot, Surroundings(limits=Limits(batch_images=4, waiting_images=4)))
     files = [("files", ("a.png", file)) for file in faces(3)]
