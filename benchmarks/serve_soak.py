@@ -8,7 +8,9 @@ Stages, each on one `fer-ray serve` in direct mode, load from this process (open
     capacity    closed loop with 64 connections
     half        half of capacity for --minutes, with a bundle update in every quarter: no refusal
     memory      the server's memory after a tenth of --requests and after all of them
-    overload    twice capacity for --overload-s: goodput, the 503s' p99, memory, and recovery
+    overload    twice capacity for --overload-s: goodput, the 503s' p99, memory, and recovery;
+                once with single images, once with batches of 32, where this process has little
+                to do (`late_p99_ms` says how late it came to send what was due)
     killed      the replica is killed: how long until it answers again, and our client's retries
 
 The last line is one JSON document.
@@ -55,6 +57,7 @@ class OpenLoop:
         self._idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
         self.outcomes: list[tuple[float, float, int]] = []
         """(when asked, seconds, status) each; status 0 is a broken connection."""
+        self._late_s: list[float] = []
 
     async def run(self, seconds: float) -> None:
         """Send for so long, then wait for what is in work."""
@@ -64,15 +67,17 @@ class OpenLoop:
         while next_s < began + seconds:
             next_s += rng.expovariate(self._rate)
             await asyncio.sleep(max(0.0, next_s - time.perf_counter()))
-            task = asyncio.create_task(self._one(self._requests[len(tasks) % len(self._requests)]))
+            request = self._requests[len(self._late_s) % len(self._requests)]
+            task = asyncio.create_task(self._one(request, next_s))
             tasks.add(task)
             task.add_done_callback(tasks.discard)
         await asyncio.gather(*tasks)
         for _, writer in self._idle:
             writer.close()
 
-    async def _one(self, request: bytes) -> None:
+    async def _one(self, request: bytes, due: float) -> None:
         asked = time.perf_counter()
+        self._late_s.append(asked - due)
         status = 0
         with contextlib.suppress(*CONNECT_ERRORS):
             pair = self._idle.pop() if self._idle else await self._connect()
@@ -97,6 +102,7 @@ class OpenLoop:
             "p50_ms": _quantile_ms(good, 0.5),
             "p99_ms": _quantile_ms(good, 0.99),
             "refused_p99_ms": _quantile_ms(refused, 0.99),
+            "late_p99_ms": _quantile_ms(self._late_s, 0.99),
         }
 
 
@@ -137,6 +143,17 @@ async def overload(port: int, requests: list[bytes], rate: float, seconds: float
     began = time.perf_counter()
     after = await load(port, requests, 1, 5.0)
     return {**loop.summary(), "c1_after": after, "took_s": round(time.perf_counter() - began, 1)}
+
+
+def overload_batches(port: int, files: list[bytes], seconds: float) -> dict[str, Any]:
+    """The same with 32 images a request; the last batch of the list may be smaller."""
+    requests = requests_of("batch", files, "127.0.0.1")
+    capacity = float(asyncio.run(load(port, requests, 8, 5.0))["per_s"])
+    return {
+        "capacity_per_s": capacity,
+        **asyncio.run(overload(port, requests, 2 * capacity, seconds)),
+        "memory_mb": round(sum(pss_bytes(pid) for pid in own_replicas()) / 1e6, 1),
+    }
 
 
 def killed(port: int, file: bytes) -> dict[str, Any]:
@@ -184,6 +201,8 @@ def main() -> None:
             sum(pss_bytes(pid) for pid in own_replicas()) / 1e6, 1
         )
         print("overload", results["overload"], flush=True)
+        results["overload_batches"] = overload_batches(port, files, options.overload_s)
+        print("overload of batches", results["overload_batches"], flush=True)
         results["killed"] = killed(port, files[0])
         print("killed", results["killed"], flush=True)
         results["start"] = facts

@@ -21,6 +21,8 @@ from fer_ray.data.faces import draw_faces
 from fer_ray.serve.endpoint import free_port
 from fer_ray.serve.heads import bound_heads
 from fer_ray.serve.limits import Limits
+from fer_ray.serve.measures import Measures
+from fer_ray.serve.overload import overloaded
 from fer_ray.serve.problems import MEDIA_TYPE, PROBLEMS
 
 TOLERANCE = 1.0e-5
@@ -84,11 +86,14 @@ def call(app: FastAPI, method: str, path: str, **options: Any) -> httpx.Response
 
 
 @contextmanager
-def listening(app: FastAPI, limits: Limits | None = None) -> Iterator[str]:
+def listening(
+    app: FastAPI, limits: Limits | None = None, measures: Measures | None = None
+) -> Iterator[str]:
     """The application on a real socket, served by uvicorn as Ray's replicas do; its address."""
     port = free_port("127.0.0.1")
     config = uvicorn.Config(app, "127.0.0.1", port, log_level="critical", lifespan="off")
-    bound_heads(config, limits or Limits())
+    limits = limits or Limits()
+    bound_heads(config, limits, overloaded(limits, measures or Measures(), None))
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()

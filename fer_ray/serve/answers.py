@@ -61,12 +61,13 @@ def card(classifier: Classifier) -> dict[str, Any]:
 
 def answer_problems(app: FastAPI) -> None:
     """Write everything that is refused as an RFC 9457 problem."""
-    app.add_exception_handler(RefusedError, _answer_refused)
+    app.add_exception_handler(RefusedError, answer_refused)
     app.add_exception_handler(HTTPException, _answer_http_error)
     app.add_exception_handler(ClientDisconnect, _answer_nobody)
 
 
-async def _answer_refused(request: Request, error: Exception) -> Response:
+async def answer_refused(request: Request, error: Exception) -> Response:
+    """A `RefusedError` as an HTTP answer, noted for the log and the counters."""
     assert isinstance(error, RefusedError)
     request.scope[FACTS]["problem"] = error.name
     for_v2 = request.url.path.startswith(V2_PREFIX)
@@ -88,7 +89,7 @@ async def _answer_http_error(request: Request, error: Exception) -> Response:
         )
     else:
         refusal = RefusedError("not-found", f"{path}; see /docs for the routes")
-    return await _answer_refused(request, refusal)
+    return await answer_refused(request, refusal)
 
 
 async def _answer_nobody(request: Request, error: Exception) -> Response:

@@ -27,6 +27,7 @@ from fer_ray.serve.detection import FaceFinder
 from fer_ray.serve.keys import KeyBook
 from fer_ray.serve.limits import Limits
 from fer_ray.serve.measures import Measures, Snapshot
+from fer_ray.serve.overload import overloaded
 from fer_ray.serve.ray_sockets import listen_at
 from fer_ray.serve.settings import Settings
 
@@ -47,8 +48,6 @@ class Replica:
 
     def __init__(self, settings: Settings) -> None:
         logging.getLogger("ray.serve").setLevel(logging.WARNING)
-        if settings.socket is not None:
-            listen_at(settings.socket, settings.limits)
         self._settings = settings
         self._measures = Measures()
         self._slot = Slot()
@@ -56,6 +55,9 @@ class Replica:
         self._name = serve.get_replica_context().replica_tag
         self._access_log = AccessLog(settings.access_log) if settings.access_log else None
         self._tasks: set[asyncio.Task[None]] = set()
+        if settings.socket is not None:
+            refuse = overloaded(settings.limits, self._measures, self._access_log)
+            listen_at(settings.socket, settings.limits, refuse)
 
     def __del__(self) -> None:
         """Serve's call after the last answer, before it ends the process: lose no line."""

@@ -1,8 +1,10 @@
-"""Bounds on what comes before a request: uvicorn waits for a head as long as its client likes.
+"""What is decided with a request's head: whether it came in time, and whether there is room for it.
 
 uvicorn bounds the time between two requests of a connection, and `fer_ray.serve.bodies` that of a
 body. Between them lies the head: a client that opens a connection and says nothing, or a byte a
 second, would keep it for ever, and a head without end would fill the memory.
+
+Once the head is there, a replica that has enough to do answers at once (`fer_ray.serve.overload`).
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from collections.abc import Callable
 from typing import Any, cast
 
 import uvicorn
+from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from fer_ray.serve.limits import Limits
@@ -28,15 +31,16 @@ class BoundedHeads(HttpToolsProtocol):
     the end of the head; so it also ends a body that still trickles in after its answer.
 
     Args:
-        head_s: seconds for a head.
-        head_bytes: of a head.
+        limits: of the head, and of requests at once.
+        overloaded: answers each further POST; None lets them all in. What is asked by GET is little
+            work, and probes and operators want it all the more then.
         uvicorns: uvicorn's own arguments.
     """
 
-    def __init__(self, *, head_s: float, head_bytes: int, **uvicorns: Any) -> None:
+    def __init__(self, *, limits: Limits, overloaded: ASGIApp | None, **uvicorns: Any) -> None:
         super().__init__(**uvicorns)
-        self._head_s = head_s
-        self._max_head_bytes = head_bytes
+        self._limits = limits
+        self._overloaded = overloaded
         self._head_bytes = 0
         self._is_in_head = False
         self._deadline: asyncio.TimerHandle | None = None
@@ -55,8 +59,9 @@ class BoundedHeads(HttpToolsProtocol):
             return
         if self._is_in_head:
             self._head_bytes += len(data)
-            if self._head_bytes > self._max_head_bytes:
-                self._refuse("head-too-large", f"at most {self._max_head_bytes:,} bytes are taken")
+            if self._head_bytes > self._limits.head_bytes:
+                most = self._limits.head_bytes
+                self._refuse("head-too-large", f"at most {most:,} bytes are taken")
                 return
         if self._is_idle and self._deadline is None:
             self._start()
@@ -69,7 +74,17 @@ class BoundedHeads(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._is_in_head = False
         self._stop()
-        super().on_headers_complete()
+        usual = self.app
+        if (
+            self._overloaded is not None
+            and len(self.tasks) >= self._limits.requests
+            and self.parser.get_method() == b"POST"
+        ):
+            self.app = cast("Any", self._overloaded)
+        try:
+            super().on_headers_complete()
+        finally:
+            self.app = usual
 
     def send_400_response(self, msg: str) -> None:
         """Uvicorn's answer to what is no HTTP, as a problem."""
@@ -82,7 +97,7 @@ class BoundedHeads(HttpToolsProtocol):
         return cycle is None or cycle.response_complete
 
     def _start(self) -> None:
-        self._deadline = self.loop.call_later(self._head_s, self._end)
+        self._deadline = self.loop.call_later(self._limits.head_s, self._end)
 
     def _stop(self) -> None:
         if self._deadline is not None:
@@ -92,7 +107,7 @@ class BoundedHeads(HttpToolsProtocol):
     def _end(self) -> None:
         self._deadline = None
         if self._is_in_head:
-            self._refuse("head-too-slow", f"it did not arrive within {self._head_s:g} s")
+            self._refuse("head-too-slow", f"it did not arrive within {self._limits.head_s:g} s")
         else:
             self.transport.close()
 
@@ -119,13 +134,11 @@ def _answer(refusal: RefusedError) -> bytes:
     return "\r\n".join([*head, "", ""]).encode() + bytes(response.body)
 
 
-usual_heads = functools.partial(BoundedHeads, head_s=Limits.head_s, head_bytes=Limits.head_bytes)
+usual_heads = functools.partial(BoundedHeads, limits=Limits(), overloaded=None)
 """For a server that is told its protocol by name."""
 
 
-def bound_heads(config: uvicorn.Config, limits: Limits) -> None:
-    """Let a server that has not started yet bound its requests' heads."""
-    made: Callable[..., Any] = functools.partial(
-        BoundedHeads, head_s=limits.head_s, head_bytes=limits.head_bytes
-    )
+def bound_heads(config: uvicorn.Config, limits: Limits, overloaded: ASGIApp | None) -> None:
+    """Let a server that has not started yet decide with the heads; see `BoundedHeads`."""
+    made: Callable[..., Any] = functools.partial(BoundedHeads, limits=limits, overloaded=overloaded)
     config.http = cast("type[asyncio.Protocol]", made)
