@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -41,10 +42,16 @@ class Answer:
         return self.predictions.ranked(self.row, top_k)
 
 
+Pixels = npt.NDArray[np.uint8]
+Outcome = Answer | Exception
+
+
 @dataclass(frozen=True)
 class _Waiting:
-    pixels: npt.NDArray[np.uint8]
-    answer: asyncio.Future[Answer]
+    """Images that came together and go into one batch."""
+
+    images: list[Pixels]
+    outcomes: asyncio.Future[list[Outcome]]
 
 
 class Batcher:
@@ -76,16 +83,32 @@ class Batcher:
             1, "inference", initializer=torch.set_num_threads, initargs=(num_threads,)
         )
 
-    async def submit(self, pixels: npt.NDArray[np.uint8]) -> Answer:
+    async def submit(self, pixels: Pixels) -> Answer:
         """Classify one image, uint8 [H, W] decoded at `source_px`."""
+        (answer,) = await self.submit_each([pixels])
+        return answer
+
+    async def submit_each(self, images: list[Pixels]) -> list[Answer]:
+        """Classify images that came together, in order; they cost one turn of the loop."""
+        size = self._max_images
+        parts = [images[start : start + size] for start in range(0, len(images), size)]
+        outcomes = await asyncio.gather(*(self._enqueue(part) for part in parts))
+        answers: list[Answer] = []
+        for outcome in (outcome for part in outcomes for outcome in part):
+            if isinstance(outcome, Exception):
+                raise outcome
+            answers.append(outcome)
+        return answers
+
+    def _enqueue(self, images: list[Pixels]) -> asyncio.Future[list[Outcome]]:
         loop = asyncio.get_running_loop()
-        waiting = _Waiting(pixels, loop.create_future())
+        waiting = _Waiting(images, loop.create_future())
         self._queue.append(waiting)
         if not self._is_running:
             self._is_running = True
             # At the next turn of the loop: images decoded by then join this batch.
             loop.call_soon(self._start, loop)
-        return await waiting.answer
+        return waiting.outcomes
 
     def close(self) -> None:
         """Let go of the thread; nothing may be submitted any more."""
@@ -93,35 +116,39 @@ class Batcher:
 
     def _start(self, loop: asyncio.AbstractEventLoop) -> None:
         batch: list[_Waiting] = []
-        while self._queue and len(batch) < self._max_images:
+        room = self._max_images
+        while self._queue and len(self._queue[0].images) <= room:
             waiting = self._queue.popleft()
-            if not waiting.answer.done():  # its client has not gone away
+            if not waiting.outcomes.done():  # its client has not gone away
                 batch.append(waiting)
+                room -= len(waiting.images)
         if not batch:
             self._is_running = False
             return
-        self._on_batch(len(batch))
-        work = loop.run_in_executor(self._thread, self._predict, [w.pixels for w in batch])
+        images = [pixels for waiting in batch for pixels in waiting.images]
+        self._on_batch(len(images))
+        work = loop.run_in_executor(self._thread, self._predict, images)
         work.add_done_callback(lambda done: self._finish(loop, batch, done))
 
     def _finish(
         self,
         loop: asyncio.AbstractEventLoop,
         batch: list[_Waiting],
-        done: asyncio.Future[list[Answer | Exception]],
+        done: asyncio.Future[list[Outcome]],
     ) -> None:
         error = done.exception() if not done.cancelled() else asyncio.CancelledError()
-        outcomes = done.result() if error is None else [error] * len(batch)
-        for waiting, outcome in zip(batch, outcomes, strict=True):
-            if waiting.answer.done():
+        outcomes = iter(done.result() if error is None else ())
+        for waiting in batch:
+            own = list(itertools.islice(outcomes, len(waiting.images)))
+            if waiting.outcomes.done():
                 continue
-            if isinstance(outcome, Answer):
-                waiting.answer.set_result(outcome)
+            if error is None:
+                waiting.outcomes.set_result(own)
             else:
-                waiting.answer.set_exception(outcome)
+                waiting.outcomes.set_exception(error)
         self._start(loop)
 
-    def _predict(self, images: list[npt.NDArray[np.uint8]]) -> list[Answer | Exception]:
+    def _predict(self, images: list[Pixels]) -> list[Outcome]:
         """An outcome an image: where a batch fails, each is tried alone."""
         try:
             predictions = self._predictor.predict(np.stack(images))

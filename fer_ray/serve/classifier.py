@@ -49,6 +49,7 @@ class Classifier:
         self.drift = Drift(predictor.class_names, validation_shares(predictor.bundle))
         self._decoders = ThreadPoolExecutor(num_threads, "decode")
         self._batcher = Batcher(predictor, num_threads, on_batch=self.measures.batch.observe)
+        self._num_threads = num_threads
         self._num_users = 0
 
     async def answer(self, image: bytes | str) -> Answer:
@@ -64,17 +65,38 @@ class Classifier:
         loop = asyncio.get_running_loop()
         decoded = await loop.run_in_executor(self._decoders, self._decode, image)
         self.measures.stage("decode", time.perf_counter() - began)
-        return await self._answer_pixels(decoded.pixels)
-
-    async def _answer_pixels(self, pixels: npt.NDArray[np.uint8]) -> Answer:
-        """Classify what is decoded, uint8 [H, W] at `source_px`, and count it."""
-        began = time.perf_counter()
-        answer = await self._batcher.submit(pixels)
-        self.measures.stage("classify", time.perf_counter() - began)
-        index = answer.label_index
-        self.measures.answered(self.predictor.class_names[index], uncertain=answer.uncertain)
-        self.drift.add(index)
+        (answer,) = await self._answer_pixels([decoded.pixels])
         return answer
+
+    async def answer_each(self, images: list[bytes | str]) -> list[Answer | RefusedError]:
+        """Classify several images, in order; what is wrong with one hinders no other.
+
+        Each thread decodes its share in one go, and they enter the batches together: a task of the
+        event loop an image would cost more than the network.
+        """
+        began = time.perf_counter()
+        loop = asyncio.get_running_loop()
+        share = -(-len(images) // self._num_threads)
+        shares = [images[start : start + share] for start in range(0, len(images), share)]
+        parts = await asyncio.gather(
+            *(loop.run_in_executor(self._decoders, self._decode_each, part) for part in shares)
+        )
+        decoded = [one for part in parts for one in part]
+        self.measures.stage("decode", time.perf_counter() - began)
+        good = [one.pixels for one in decoded if isinstance(one, Decoded)]
+        answers = iter(await self._answer_pixels(good))
+        return [next(answers) if isinstance(one, Decoded) else one for one in decoded]
+
+    async def _answer_pixels(self, images: list[npt.NDArray[np.uint8]]) -> list[Answer]:
+        """Classify what is decoded, uint8 [H, W] at `source_px` each, and count it."""
+        began = time.perf_counter()
+        answers = await self._batcher.submit_each(images)
+        self.measures.stage("classify", time.perf_counter() - began)
+        for answer in answers:
+            index = answer.label_index
+            self.measures.answered(self.predictor.class_names[index], uncertain=answer.uncertain)
+            self.drift.add(index)
+        return answers
 
     async def classify(
         self, image: bytes | str, top_k: int | None, *, faces: bool = False
@@ -89,8 +111,10 @@ class Classifier:
         Raises:
             RefusedError: the image or its base64 is wrong; faces are not found here, or no more.
         """
-        with self._finding(1 if faces else 0) as finder:
-            return await self._classify(image, top_k, finder)
+        if not faces:
+            return _document(await self.answer(image), top_k)
+        with self._finding(1) as finder:
+            return await self._find_and_classify(image, top_k, finder)
 
     async def classify_each(
         self, images: list[bytes | str], top_k: int | None, *, faces: bool = False
@@ -101,21 +125,26 @@ class Classifier:
             RefusedError: faces are not found here, or not in so many.
         """
 
+        if not faces:
+            return [
+                {"problem": answer.document()}
+                if isinstance(answer, RefusedError)
+                else _document(answer, top_k)
+                for answer in await self.answer_each(images)
+            ]
+
         async def one(image: bytes | str) -> dict[str, Any]:
             try:
-                return await self._classify(image, top_k, finder)
+                return await self._find_and_classify(image, top_k, finder)
             except RefusedError as refusal:
                 return {"problem": refusal.document()}
 
-        with self._finding(len(images) if faces else 0) as finder:
+        with self._finding(len(images)) as finder:
             return await asyncio.gather(*(one(image) for image in images))
 
     @contextmanager
-    def _finding(self, num_photos: int) -> Iterator[FaceFinder | None]:
-        """The finder while it works on so many photos; None for none."""
-        if not num_photos:
-            yield None
-            return
+    def _finding(self, num_photos: int) -> Iterator[FaceFinder]:
+        """The finder while it works on so many photos."""
         if self._finder is None:
             raise RefusedError(
                 "invalid-parameter", "faces: not offered here; the operator may allow it: --faces"
@@ -123,23 +152,19 @@ class Classifier:
         with self._finder.admit(num_photos):
             yield self._finder
 
-    async def _classify(
-        self, image: bytes | str, top_k: int | None, finder: FaceFinder | None
+    async def _find_and_classify(
+        self, image: bytes | str, top_k: int | None, finder: FaceFinder
     ) -> dict[str, Any]:
-        if finder is None:
-            answer = await self.answer(image)
-            return {"predictions": answer.ranked(top_k), "uncertain": answer.uncertain}
         began = time.perf_counter()
         photo = await finder.search(image)
         self.measures.stage("detect", time.perf_counter() - began)
         self.measures.faces.observe(photo.num_found)
-        answers = await asyncio.gather(*(self._answer_pixels(cut.pixels) for cut in photo.faces))
+        answers = await self._answer_pixels([cut.pixels for cut in photo.faces])
         faces = [
             {
                 "box": {"x": cut.face.x, "y": cut.face.y, "w": cut.face.w, "h": cut.face.h},
                 "detector_score": cut.face.score,
-                "predictions": answer.ranked(top_k),
-                "uncertain": answer.uncertain,
+                **_document(answer, top_k),
             }
             for cut, answer in zip(photo.faces, answers, strict=True)
         ]
@@ -179,12 +204,25 @@ class Classifier:
         if self._finder is not None:
             self._finder.close()
 
+    def _decode_each(self, images: list[bytes | str]) -> list[Decoded | RefusedError]:
+        decoded: list[Decoded | RefusedError] = []
+        for image in images:
+            try:
+                decoded.append(self._decode(image))
+            except RefusedError as refusal:
+                decoded.append(refusal)
+        return decoded
+
     def _decode(self, image: bytes | str) -> Decoded:
         data = image_bytes(image)
         try:
             return self.predictor.decode(data, self._max_pixels)
         except DecodeError as error:
             raise refused_by_decoder(error) from error
+
+
+def _document(answer: Answer, top_k: int | None) -> dict[str, Any]:
+    return {"predictions": answer.ranked(top_k), "uncertain": answer.uncertain}
 
 
 def _area(face: dict[str, Any]) -> float:

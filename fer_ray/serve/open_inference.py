@@ -7,7 +7,6 @@ https://github.com/open-inference/open-inference-protocol
 
 from __future__ import annotations
 
-import asyncio
 import math
 from typing import Any
 
@@ -81,9 +80,7 @@ def add_routes(app: FastAPI, slot: Slot, gate: Gate) -> None:
             ticket.take_images(len(images))
             with classifier.in_use():
                 async with gate.in_time():
-                    answers = await asyncio.gather(
-                        *(_answer(classifier, index, image) for index, image in enumerate(images))
-                    )
+                    answers = await _answers(classifier, images)
         return json_answer(_inferred(classifier, asked, answers))
 
 
@@ -118,11 +115,13 @@ def _images(tensor: InferInput, max_images: int) -> list[str]:
     return flat
 
 
-async def _answer(classifier: Classifier, index: int, image: str) -> Answer:
-    try:
-        return await classifier.answer(image)
-    except RefusedError as refusal:
-        raise RefusedError(refusal.name, f"image {index}: {refusal.args[1]}") from refusal
+async def _answers(classifier: Classifier, images: list[str]) -> list[Answer]:
+    answers: list[Answer] = []
+    for index, answer in enumerate(await classifier.answer_each(list(images))):
+        if isinstance(answer, RefusedError):
+            raise RefusedError(answer.name, f"image {index}: {answer.args[1]}") from answer
+        answers.append(answer)
+    return answers
 
 
 def _metadata(classifier: Classifier) -> dict[str, Any]:

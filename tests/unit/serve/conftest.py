@@ -23,7 +23,7 @@ def predictor(tmp_path_factory: pytest.TempPathFactory) -> Predictor:
 
 @pytest.fixture(scope="package")
 def slot(predictor: Predictor) -> Iterator[Slot]:
-    classifier = Classifier(predictor, num_threads=1)
+    classifier = Classifier(predictor, num_threads=2)
     yield Slot(classifier)
     classifier.close()
 

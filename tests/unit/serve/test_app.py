@@ -73,6 +73,7 @@ def test_batch_keeps_order_and_a_bad_item_hinders_no_other(
     inputs = [base64_of(file) for file in good]
     inputs[3] = "not base64!"
     inputs[7] = base64_of(b"not an image")
+    inputs[39] = "!"
     response = call(app, "POST", "/v1/predict/batch", json={"inputs": inputs})
     assert response.status_code == 200
     document = response.json()
@@ -81,7 +82,8 @@ def test_batch_keeps_order_and_a_bad_item_hinders_no_other(
     assert len(results) == 40
     assert results[3]["problem"]["type"] == "/problems/invalid-base64"
     assert results[7]["problem"]["type"] == "/problems/undecodable-image"
-    for index in set(range(40)) - {3, 7}:
+    assert results[39]["problem"]["type"] == "/problems/invalid-base64"
+    for index in set(range(40)) - {3, 7, 39}:
         assert_same_scores(results[index], expected_scores(predictor, good[index]))
 
 
@@ -104,6 +106,28 @@ def test_concurrent_requests_each_get_their_own_answer(app: FastAPI, predictor: 
 
     for response, file in zip(asyncio.run(send_all()), files, strict=True):
         assert_same_scores(response.json(), expected_scores(predictor, file))
+
+
+def test_concurrent_batches_larger_than_a_forward_pass(app: FastAPI, predictor: Predictor) -> None:
+    good = faces(70)  # 64 go through the network at once
+    inputs = [base64_of(file) for file in good]
+    expected = [expected_scores(predictor, file) for file in good]
+
+    async def send_all() -> list[httpx.Response]:
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            turned = [{"inputs": inputs[by:] + inputs[:by]} for by in (0, 1, 2)]
+            posts = [client.post("/v1/predict/batch", json=body) for body in turned]
+            single = client.post("/v1/predict", content=good[5], headers=PNG)
+            return await asyncio.gather(*posts, single)
+
+    *batches, single = asyncio.run(send_all())
+    assert_same_scores(single.json(), expected[5])
+    for by, response in enumerate(batches):
+        results = response.json()["results"]
+        assert len(results) == 70
+        for result, wanted in zip(results, expected[by:] + expected[:by], strict=True):
+            assert_same_scores(result, wanted)
 
 
 def test_models_and_health(app: FastAPI, predictor: Predictor) -> None:
