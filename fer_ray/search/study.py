@@ -1,11 +1,11 @@
 """The study: what a search has asked, seen, decided and told.
 
-Asks for configurations, takes in epochs, decides with ASHA, tells Optuna how each trial ended:
+Hands out configurations, takes in epochs, decides with ASHA, tells Optuna how each trial ended:
 COMPLETE at its last epoch, PRUNED when stopped before, FAIL on an error. The value told is the
 best epoch's, never the last one's.
 
-Sampling happens on a copy in memory; `study.db` is the only truth that outlives the process, and a
-study opened on a file that has trials goes on with them (docs/design.md says what stands there).
+`study.db` is the only truth that outlives the process, and a study opened on a file that has trials
+goes on with them (docs/design.md says what stands there).
 """
 
 from __future__ import annotations
@@ -14,45 +14,24 @@ import datetime
 import functools
 import hashlib
 import time
-import warnings
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import optuna
-from optuna.exceptions import ExperimentalWarning
-from optuna.storages import InMemoryStorage
-from optuna.study import StudyDirection
-from optuna.trial import FrozenTrial, TrialState, create_trial
+from optuna.trial import FrozenTrial, TrialState
 
-from fer_ray.config.schema import Config
 from fer_ray.config.space import SearchSpace
-from fer_ray.errors import FerRayError
 from fer_ray.runs import RunDirectory
 from fer_ray.search.asha import Asha, Decision, rungs_of
+from fer_ray.search.asking import Asker
 from fer_ray.search.live import Asked, Attempt, LiveTrial
-from fer_ray.search.points import grid_points, num_configurations, rejection
-from fer_ray.search.sampling import (
-    decode,
-    derived_seed,
-    distribution_of,
-    encode,
-    make_sampler,
-    reseed,
-    same_point,
-    suggest,
-)
+from fer_ray.search.points import num_configurations
 from fer_ray.search.study_file import StudyFile
 
 FORMAT = 1
 """Of the attributes in `study.db`."""
-_MAX_REJECTED = 200
-"""Asked configurations in a row that may be forbidden or above the limits."""
-
-Point = tuple[dict[str, Any], str, int | None]
-"""Params, origin, and the trial that they repeat."""
 
 
 class Study:
@@ -74,7 +53,6 @@ class Study:
         path: Path | None = None,
         start_points: Sequence[Mapping[str, Any]] = (),
     ) -> None:
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.run = run
         self.space = space
         base = space.base
@@ -86,22 +64,14 @@ class Study:
             rungs = rungs_of(base.scheduler.asha.grace_epochs, reduction, base.train.epochs)
         self.asha = Asha(rungs, reduction, exempt={0})
         self.trials: dict[int, LiveTrial] = {}
-        self.num_rejected = 0
-        self._by_address = {hole.address: hole for hole in space.holes}
-        self._memory = InMemoryStorage()
-        self._sampler = make_sampler(base)
-        direction = StudyDirection[base.objective.goal.upper()]
-        self._memory_study = self._memory.create_new_study([direction], base.name)
-        self._optuna = optuna.load_study(
-            study_name=base.name, storage=self._memory, sampler=self._sampler
-        )
         self._waiting: dict[int, LiveTrial] = {}  # asked ahead, not begun
         self._unwritten: deque[int] = deque()  # known to Optuna, not in the file
         self._ahead: deque[int] = deque()  # asked ahead, not handed out
         self.file = StudyFile(path or run.study_db, base.name, base.objective.goal)
-        self._start_points = self.file.attributes().get("start_points", list(start_points))
+        start_points = self.file.attributes().get("start_points", list(start_points))
+        self._asker = Asker(space, start_points)
         self._load()
-        self._fixed: deque[Point] = deque(self._points_to_come())
+        self._asker.expect([live.asked for live in self.trials.values()])
         self.sessions: list[dict[str, Any]] = list(self.file.attributes().get("sessions", []))
         if "format" not in self.file.attributes():
             for name, value in {
@@ -110,7 +80,7 @@ class Study:
                 "rungs": list(rungs),
                 "reduction": reduction,
                 "epochs": base.train.epochs,
-                "start_points": self._start_points,
+                "start_points": start_points,
                 "format": FORMAT,
             }.items():
                 self.file.note(name, value)
@@ -120,9 +90,8 @@ class Study:
     def _load(self) -> None:
         """Take in the trials of the file; those that run there are to be gone on with."""
         for frozen in self.file.trials():
-            self._memory.create_new_trial(self._memory_study, template_trial=frozen)
+            self._asker.take_in(frozen)
             if frozen.user_attrs.get("rejected"):
-                self.num_rejected += 1
                 continue
             live = self._live_of(frozen)
             self.trials[live.number] = live
@@ -136,16 +105,6 @@ class Study:
 
     def _live_of(self, frozen: FrozenTrial) -> LiveTrial:
         noted = frozen.user_attrs
-        params = {a: decode(self._by_address[a], v) for a, v in frozen.params.items()}
-        asked = Asked(
-            number=frozen.number,
-            params=params,
-            config=self._config(frozen.number, params),
-            origin=noted["origin"],
-            repeat_of=noted.get("repeat_of"),
-            asked=noted["asked"],
-            ask_s=noted["ask_s"],
-        )
         decisions = [
             (
                 Decision(
@@ -162,7 +121,7 @@ class Study:
         ]
         bundle_id = noted.get("bundle_id")
         return LiveTrial(
-            asked,
+            self._asker.asked(frozen),
             started=noted.get("started", 0.0),
             attempts=[Attempt(**row) for row in noted.get("attempts", [])],
             curve=list(noted.get("curve", [])),
@@ -236,30 +195,6 @@ class Study:
     def _num_known(self) -> int:
         return len(self.trials) + len(self._waiting)
 
-    def _points_to_come(self) -> Iterator[Point]:
-        """Fixed points that the file has not: defaults, `start_from`, the grid, repeats."""
-        known = [live.asked.params for live in self.trials.values()]
-        for params, origin in self._fixed_points():
-            if not any(same_point(params, other) for other in known):
-                yield params, origin, None
-        repeat = self.space.base.search.repeat
-        for live in list(self.trials.values()):
-            if live.asked.repeat_of is None:
-                there = sum(other.group == live.number for other in self.trials.values())
-                yield from [(live.asked.params, "repeat", live.number)] * (repeat - there)
-
-    def _fixed_points(self) -> Iterator[tuple[dict[str, Any], str]]:
-        """Trial 0 is the defaults; then `start_from`, or the grid."""
-        search = self.space.base.search
-        yield self.space.complete({}), "defaults"
-        named = isinstance(search.start_from, str)
-        for point in self._start_points if named else search.start_from:
-            assert not isinstance(point, str)
-            yield self.space.check_point(point), "start_from"
-        if search.sampler == "grid":
-            for params in grid_points(self.space)[1:]:
-                yield params, "grid"
-
     def prepare(self) -> None:
         """Ask ahead, so that the next free slot need not wait for the sampler."""
         if not self._ahead and self.wants_more:
@@ -282,69 +217,17 @@ class Study:
         self._ahead.appendleft(number)
 
     def _sample(self) -> LiveTrial:
-        """Sample a configuration that is neither forbidden nor above the limits."""
-        for _ in range(_MAX_REJECTED):
-            asked, clock = time.time(), time.perf_counter()
-            trial_id, params, origin, repeat_of = self._next_point()
-            number = self._memory.get_trial_number_from_id(trial_id)
-            self._unwritten.append(number)
-            why = rejection(self.space, params)
-            if why is not None:
-                self._reject(number, why)
-                continue
-            config = self._config(number, params)
-            ask_s = time.perf_counter() - clock
-            live = LiveTrial(Asked(number, params, config, origin, repeat_of, asked, ask_s))
-            self._waiting[number] = live
-            self._exempt_repeat(live.asked)
-            if repeat_of is None and origin != "repeat":
-                repeats = self.space.base.search.repeat - 1
-                self._fixed.extendleft([(params, "repeat", number)] * repeats)
-            return live
-        raise FerRayError(
-            f"{_MAX_REJECTED} sampled configurations in a row are forbidden or above the limits",
-            "Widen `limits` or `forbid`, or narrow the ranges that break them.",
-        )
-
-    def _next_point(self) -> tuple[int, dict[str, Any], str, int | None]:
-        """Optuna's id of a new trial in memory, and its point."""
-        if self._fixed:
-            params, origin, repeat_of = self._fixed.popleft()
-            holes = {address: self._by_address[address] for address in params}
-            template = create_trial(
-                state=TrialState.RUNNING,
-                params={a: encode(holes[a], value) for a, value in params.items()},
-                distributions={a: distribution_of(hole) for a, hole in holes.items()},
-            )
-            trial_id = self._memory.create_new_trial(self._memory_study, template_trial=template)
-            return trial_id, params, origin, repeat_of
-        number = self._memory.get_n_trials(self._memory_study)
-        reseed(self._sampler, self.space.base.search.seed, number)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ExperimentalWarning)
-            trial = self._optuna.ask()
-            params = self.space.draw(functools.partial(suggest, trial))
-        return trial._trial_id, params, "sampler", None
-
-    def _reject(self, number: int, why: str) -> None:
-        self.num_rejected += 1
-        trial_id = self._memory_id(number)
-        # Optuna: a constraint above 0 is infeasible.
-        self._memory.set_trial_system_attr(trial_id, "constraints:allowed", 1.0)
-        self._memory.set_trial_user_attr(trial_id, "ended", why)
-        self._memory.set_trial_user_attr(trial_id, "rejected", True)
-        self._optuna.tell(number, state=TrialState.FAIL)
+        asked, rejected = self._asker.ask()
+        self._unwritten.extend([*rejected, asked.number])
+        live = LiveTrial(asked)
+        self._waiting[asked.number] = live
+        self._exempt_repeat(asked)
+        return live
 
     def _exempt_repeat(self, asked: Asked) -> None:
         """The defaults are exempt from ASHA on every seed."""
         if asked.repeat_of == 0:
             self.asha.exempt.add(asked.number)
-
-    def _config(self, number: int, params: Mapping[str, Any]) -> Config:
-        seed = derived_seed(self.space.base.search.seed, number)
-        config = self.space.resolve(params)
-        train = config.train.model_copy(update={"seed": seed})
-        return config.model_copy(update={"train": train})
 
     # --- a trial's life ---------------------------------------------------------------------------
 
@@ -375,7 +258,7 @@ class Study:
         """Bring trials into the file; numbers are given there in order, so none is left out."""
         while self._unwritten and self._unwritten[0] <= number:
             following = self._unwritten.popleft()
-            frozen = self._memory.get_trial(self._memory_id(following))
+            frozen = self._asker.frozen(following)
             live = self.trials.get(following) or self._waiting.get(following)
             if live is not None:
                 frozen.user_attrs = self._first_attributes(live)
@@ -422,7 +305,7 @@ class Study:
                 stop = decision.stop
         if reports or rows:
             for step, value in reports.items():
-                self._memory.set_trial_intermediate_value(self._memory_id(number), step, value)
+                self._asker.report(number, step, value)
             attributes = {"curve": live.curve, "rungs": live.rung_rows(self.sign)}
             self.file.report(number, attributes, reports)
         return stop
@@ -468,20 +351,22 @@ class Study:
         else:
             state, value = TrialState.PRUNED, live.best
         told = value if state == TrialState.COMPLETE else None
-        self._optuna.tell(number, told, state=state)
+        self._asker.tell(number, told, state)
         self.file.finish(number, state, value, attributes)
 
     def close(self) -> None:
         """Write what waits. What was asked ahead and never begun is forgotten."""
         self.file.close()
 
-    def _memory_id(self, number: int) -> int:
-        return self._memory.get_trial_id_from_study_id_trial_number(self._memory_study, number)
-
     @property
     def frozen_trials(self) -> list[FrozenTrial]:
         """Optuna's own view, what was asked ahead included."""
-        return self._optuna.get_trials(deepcopy=False)
+        return self._asker.frozen_trials
+
+    @property
+    def num_rejected(self) -> int:
+        """Configurations that were forbidden or above the limits."""
+        return self._asker.num_rejected
 
     def ranking(self) -> list[LiveTrial]:
         """Trials with a value, best first; ties to the earlier one.

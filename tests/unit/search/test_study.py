@@ -16,7 +16,7 @@ from fer_ray.config.space import load_config, parse_space
 from fer_ray.errors import FerRayError
 from fer_ray.models.build import size_of
 from fer_ray.runs import RunDirectory
-from fer_ray.search import study as module
+from fer_ray.search import asking
 from fer_ray.search.live import Asked
 from fer_ray.search.sampling import decode, encode, encoded_choices
 from fer_ray.search.study import Study
@@ -276,7 +276,7 @@ def test_configurations_above_the_limits_are_never_asked(make: MakeStudy, what: 
 def test_a_space_without_an_allowed_point_ends_with_a_remedy(
     make: MakeStudy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_MAX_REJECTED", 4)
+    monkeypatch.setattr(asking, "_MAX_REJECTED", 4)
     study = make(SPACE + TAIL, "search.sampler=random", "limits.params=10")
     with pytest.raises(FerRayError, match="Widen `limits` or `forbid`"):
         begin(study)
