@@ -69,9 +69,9 @@ class Study:
         self._ahead: deque[int] = deque()  # asked ahead, not handed out
         self.file = StudyFile(path or run.study_db, base.name, base.objective.goal)
         start_points = self.file.attributes().get("start_points", list(start_points))
-        self._asker = Asker(space, start_points)
+        self.asker = Asker(space, start_points)
         self._load()
-        self._asker.expect([live.asked for live in self.trials.values()])
+        self.asker.expect([live.asked for live in self.trials.values()])
         self.sessions: list[dict[str, Any]] = list(self.file.attributes().get("sessions", []))
         if "format" not in self.file.attributes():
             for name, value in {
@@ -90,7 +90,7 @@ class Study:
     def _load(self) -> None:
         """Take in the trials of the file; those that run there are to be gone on with."""
         for frozen in self.file.trials():
-            self._asker.take_in(frozen)
+            self.asker.take_in(frozen)
             if frozen.user_attrs.get("rejected"):
                 continue
             live = self._live_of(frozen)
@@ -121,7 +121,7 @@ class Study:
         ]
         bundle_id = noted.get("bundle_id")
         return LiveTrial(
-            self._asker.asked(frozen),
+            self.asker.asked(frozen),
             started=noted.get("started", 0.0),
             attempts=[Attempt(**row) for row in noted.get("attempts", [])],
             curve=list(noted.get("curve", [])),
@@ -217,7 +217,7 @@ class Study:
         self._ahead.appendleft(number)
 
     def _sample(self) -> LiveTrial:
-        asked, rejected = self._asker.ask()
+        asked, rejected = self.asker.ask()
         self._unwritten.extend([*rejected, asked.number])
         live = LiveTrial(asked)
         self._waiting[asked.number] = live
@@ -258,7 +258,7 @@ class Study:
         """Bring trials into the file; numbers are given there in order, so none is left out."""
         while self._unwritten and self._unwritten[0] <= number:
             following = self._unwritten.popleft()
-            frozen = self._asker.frozen(following)
+            frozen = self.asker.frozen(following)
             live = self.trials.get(following) or self._waiting.get(following)
             if live is not None:
                 frozen.user_attrs = self._first_attributes(live)
@@ -305,7 +305,7 @@ class Study:
                 stop = decision.stop
         if reports or rows:
             for step, value in reports.items():
-                self._asker.report(number, step, value)
+                self.asker.report(number, step, value)
             attributes = {"curve": live.curve, "rungs": live.rung_rows(self.sign)}
             self.file.report(number, attributes, reports)
         return stop
@@ -351,22 +351,12 @@ class Study:
         else:
             state, value = TrialState.PRUNED, live.best
         told = value if state == TrialState.COMPLETE else None
-        self._asker.tell(number, told, state)
+        self.asker.tell(number, told, state)
         self.file.finish(number, state, value, attributes)
 
     def close(self) -> None:
         """Write what waits. What was asked ahead and never begun is forgotten."""
         self.file.close()
-
-    @property
-    def frozen_trials(self) -> list[FrozenTrial]:
-        """Optuna's own view, what was asked ahead included."""
-        return self._asker.frozen_trials
-
-    @property
-    def num_rejected(self) -> int:
-        """Configurations that were forbidden or above the limits."""
-        return self._asker.num_rejected
 
     def ranking(self) -> list[LiveTrial]:
         """Trials with a value, best first; ties to the earlier one.

@@ -83,11 +83,6 @@ class Batcher:
             1, "inference", initializer=torch.set_num_threads, initargs=(num_threads,)
         )
 
-    async def submit(self, pixels: Pixels) -> Answer:
-        """Classify one image, uint8 [H, W] decoded at `source_px`."""
-        (answer,) = await self.submit_each([pixels])
-        return answer
-
     async def submit_each(self, images: list[Pixels]) -> list[Answer]:
         """Classify images that came together, in order; they cost one turn of the loop."""
         size = self._max_images

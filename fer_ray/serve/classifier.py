@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
@@ -68,7 +68,7 @@ class Classifier:
         (answer,) = await self._answer_pixels([decoded.pixels])
         return answer
 
-    async def answer_each(self, images: list[bytes | str]) -> list[Answer | RefusedError]:
+    async def answer_each(self, images: Sequence[bytes | str]) -> list[Answer | RefusedError]:
         """Classify several images, in order; what is wrong with one hinders no other.
 
         Each thread decodes its share in one go, and they enter the batches together: a task of the
@@ -204,7 +204,7 @@ class Classifier:
         if self._finder is not None:
             self._finder.close()
 
-    def _decode_each(self, images: list[bytes | str]) -> list[Decoded | RefusedError]:
+    def _decode_each(self, images: Sequence[bytes | str]) -> list[Decoded | RefusedError]:
         decoded: list[Decoded | RefusedError] = []
         for image in images:
             try:

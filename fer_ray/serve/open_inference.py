@@ -117,7 +117,7 @@ def _images(tensor: InferInput, max_images: int) -> list[str]:
 
 async def _answers(classifier: Classifier, images: list[str]) -> list[Answer]:
     answers: list[Answer] = []
-    for index, answer in enumerate(await classifier.answer_each(list(images))):
+    for index, answer in enumerate(await classifier.answer_each(images)):
         if isinstance(answer, RefusedError):
             raise RefusedError(answer.name, f"image {index}: {answer.args[1]}") from answer
         answers.append(answer)

@@ -59,10 +59,10 @@ def listen_at(socket: Socket, limits: Limits, overloaded: ASGIApp) -> None:
 def accept_many(server: uvicorn.Server, host: str, port: int) -> None:
     """Let a server that has not started yet listen with several sockets at one port.
 
-    uvloop accepts one connection of a socket in each turn of its loop (libuv since 1.45). A turn
-    of a busy replica takes 10 ms, so under overload it accepts a hundred a second, the kernel's
-    queue of 2,048 fills, and clients wait for the seconds of TCP's own retries. The kernel shares
-    the connections out among the sockets.
+    uvloop accepts one connection of a socket in each turn of its loop (libuv since 1.45). Turns of
+    a busy replica are long: with one socket it accepted a hundred connections a second, the
+    kernel's queue of 2,048 filled, and clients waited for the seconds of TCP's own retries. The
+    kernel shares the connections out among the sockets.
     """
     start = server.startup
 

@@ -89,16 +89,20 @@ def _passing(on_epoch: Callable[[EpochResult], None]) -> Iterator[Queue]:
     """A queue for rank 0 to put each epoch in; at the end of the block all were passed on."""
     queue = Queue(actor_options={"num_cpus": 0})
     over = threading.Event()
+    faults: list[Exception] = []
 
     def pass_on() -> None:
-        # Ctrl-C ends Ray, and the queue with it.
-        with contextlib.suppress(RayError):
-            while True:
-                try:
-                    on_epoch(EpochResult(**queue.get(timeout=0.5)))
-                except Empty:
-                    if over.is_set():
-                        return
+        while True:
+            try:
+                on_epoch(EpochResult(**queue.get(timeout=0.5)))
+            except Empty:
+                if over.is_set():
+                    return
+            except RayError:
+                return  # Ctrl-C ends Ray, and the queue with it
+            except Exception as error:  # noqa: BLE001 - the caller's own; raised below
+                faults.append(error)
+                return
 
     thread = threading.Thread(target=pass_on, daemon=True)
     thread.start()
@@ -107,6 +111,8 @@ def _passing(on_epoch: Callable[[EpochResult], None]) -> Iterator[Queue]:
     finally:
         over.set()
         thread.join()
+    if faults:
+        raise faults[0]
 
 
 @dataclass(frozen=True)

@@ -131,7 +131,7 @@ print(sorted({"torch._dynamo", "sympy"} & set(sys.modules)))
 
 
 def test_reading_bundles_imports_no_compiler(saved: dict[str, Path]) -> None:
-    """Three seconds of each command; see `fer_ray.models.shapes`. Torchvision brings it itself."""
+    """Three seconds of a start; see `fer_ray.models.shapes`. Torchvision brings it itself."""
     places = [str(place) for name, place in saved.items() if name != "resnet"]
     command = [sys.executable, "-c", _READ, *places]
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
