@@ -1,6 +1,6 @@
 """A search by fer-ray, by the plain Ray recipe, and by Optuna alone: the same space, seed, trials.
 
-    python benchmarks/search.py [--trials 24] [--epochs 9] [--slots 2] [--arms fer-ray,ray,optuna]
+    python benchmarks/search.py [--trials 24] [--epochs 9] [--grace 1] [--slots 2] [--out DIR]
 
 - fer-ray: `fer_ray.api.tune`, bundles and report included.
 - ray: `tune.Tuner` with stock OptunaSearch and ASHAScheduler, `tune.report` every epoch.
@@ -8,8 +8,10 @@
 
 All train with fer-ray's engine on the built-in faces, one thread a trial, TPE multivariate with
 groups. Each arm runs in a process of its own, and its wall time begins with it.
-`trained` is the share of slots x wall time spent in epochs: what is missing is start-up, hand-over
-and idle slots. The time to 95 % is to 0.95 of the best value that any arm found; the arms sample
+`busy` is the share of the slots spent in epochs from the first trial's first epoch to the last
+one's end, and `freed_s` how long a slot waits between the end of a trial's last epoch and the start
+of the next one's first: saving, telling, asking, starting, loading. `wall_s` counts the start as
+well. The time to 95 % is to 0.95 of the best value that any arm found; the arms sample
 differently, so it is one draw of luck and the others are not. The last line is one JSON document.
 """
 
@@ -18,24 +20,28 @@ from __future__ import annotations
 import argparse
 import contextlib
 import functools
+import heapq
 import json
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
+import uuid
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 SPACE = """\
 version: 1
 name: benchmark
-data: {source: sample, image_size: 32, crop: 30}
+data: {source: sample, image_size: 48, crop: 44}
 model:
   cnn:
     depth: 3
-    width: {choice: [32, 16, 48]}
+    width: {choice: [48, 32, 64]}
     convs_per_block: 1
     head_dropout: {float: [0.0, 0.4]}
 augment: {rotate_deg: {float: [0, 15]}, erase_p: {float: [0.0, 0.3]}}
@@ -66,6 +72,7 @@ def overrides_of(arguments: argparse.Namespace) -> list[str]:
     return [
         f"search.trials={arguments.trials}",
         f"train.epochs={arguments.epochs}",
+        f"scheduler.asha.grace_epochs={arguments.grace}",
         f"resources.max_concurrent={arguments.slots}",
     ]
 
@@ -75,7 +82,7 @@ def faces() -> Any:
     from fer_ray.config.sections.data import DataConfig
     from fer_ray.data.loading import load_training_data
 
-    return load_training_data(DataConfig(source="sample", image_size=32, crop=30))
+    return load_training_data(DataConfig(source="sample", image_size=48, crop=44))
 
 
 def epochs_of(space: Any, params: dict[str, Any], log: Path) -> Any:
@@ -85,9 +92,15 @@ def epochs_of(space: Any, params: dict[str, Any], log: Path) -> Any:
     from fer_ray.training.loop import Training
 
     torch.set_num_threads(1)
+    trial = uuid.uuid4().hex
     for result in Training(space.resolve(params), faces()).epochs():
         with log.open("a") as file:
-            row = {"time": time.time(), "seconds": result.seconds, "best": result.best_objective}
+            row = {
+                "trial": trial,
+                "time": time.time(),
+                "seconds": result.seconds,
+                "best": result.best_objective,
+            }
             file.write(json.dumps(row) + "\n")
         yield result.epoch, result.best_objective
 
@@ -112,6 +125,7 @@ def run_fer_ray(arguments: argparse.Namespace, folder: Path) -> None:
         for trial in api.open_run(folder / "run").trained:
             for row in trial.curve:
                 row = {
+                    "trial": trial.number,
                     "time": row.get("time", trial.finished),
                     "seconds": row["seconds"],
                     "best": row["best_objective"],
@@ -241,8 +255,10 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--trials", type=int, default=24)
     parser.add_argument("--epochs", type=int, default=9)
+    parser.add_argument("--grace", type=int, default=1, help="as --epochs: nothing is stopped")
     parser.add_argument("--slots", type=int, default=2)
     parser.add_argument("--arms", default=",".join(ARMS))
+    parser.add_argument("--out", type=Path, help="keep here what the arms write")
     parser.add_argument("--arm", choices=ARMS, help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--worker", type=Path, help=argparse.SUPPRESS)
@@ -258,9 +274,30 @@ def main() -> None:
         run(arguments, arguments.folder)
         return
     with contextlib.ExitStack() as stack:
-        place = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        place = arguments.out or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        place.mkdir(parents=True, exist_ok=True)
         found = {arm: measure(arm, place / arm) for arm in arguments.arms.split(",")}
     compare(found, arguments)
+
+
+def trials_in(rows: list[dict[str, Any]]) -> list[tuple[float, float]]:
+    """Start of the first and end of the last epoch of each trial, by start; seconds."""
+    of_trial: dict[Any, list[dict[str, Any]]] = {}
+    for row in rows:
+        of_trial.setdefault(row["trial"], []).append(row)
+    return sorted(
+        (min(row["time"] - row["seconds"] for row in own), max(row["time"] for row in own))
+        for own in of_trial.values()
+    )
+
+
+def freed(trials: list[tuple[float, float]], slots: int) -> Iterator[float]:
+    """How long the slot that had been free longest waited for each trial but the first ones."""
+    free: list[float] = []
+    for start, end in trials:
+        if len(free) == slots:
+            yield start - heapq.heappop(free)
+        heapq.heappush(free, end)
 
 
 def compare(found: dict[str, dict[str, Any]], arguments: argparse.Namespace) -> None:
@@ -273,14 +310,23 @@ def compare(found: dict[str, dict[str, Any]], arguments: argparse.Namespace) -> 
     for arm, one in found.items():
         rows = one["rows"]
         times = [row["time"] - one["started"] for row in rows if row["best"] >= target]
+        trials = trials_in(rows)
+        span_s = max(end for _, end in trials) - min(start for start, _ in trials)
         trained_s = sum(row["seconds"] for row in rows)
+        waits = sorted(freed(trials, arguments.slots))
         result[arm] = {
             "wall_s": round(one["wall_s"], 1),
             "to_95_s": round(min(times), 1) if times else None,
             "best": round(max(row["best"] for row in rows), 4),
             "epochs": len(rows),
-            "trained_share": round(trained_s / (arguments.slots * one["wall_s"]), 3),
-            "untrained_s": round(one["wall_s"] - trained_s / arguments.slots, 1),
+            "trial_s": round(trained_s / len(trials), 1),
+            "busy": round(trained_s / (arguments.slots * span_s), 3),
+            "freed_s": {
+                "median": round(statistics.median(waits), 2),
+                "p90": round(waits[int(0.9 * len(waits))], 2),
+                "worst": round(waits[-1], 2),
+            },
+            "first_epoch_s": round(min(start for start, _ in trials) - one["started"], 1),
         }
         print(f"{arm:<8} {result[arm]}")
     print(json.dumps(result))
