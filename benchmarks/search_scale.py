@@ -110,6 +110,9 @@ def main() -> None:
     arguments = parser.parse_args()
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+    # As many processes as slots start on the few cores there are: Ray would give up on them after a
+    # minute and start others, for ever.
+    os.environ["RAY_worker_register_timeout_seconds"] = "900"  # noqa: SIM112
     import ray
 
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
@@ -118,6 +121,7 @@ def main() -> None:
         num_cpus=arguments.slots,
         include_dashboard=False,
         log_to_driver=False,
+        logging_level=logging.ERROR,
         object_store_memory=256 * 1024 * 1024,
     )
     try:

@@ -25,6 +25,7 @@ from fer_ray.errors import FerRayError
 from fer_ray.search.live import Asked
 from fer_ray.search.points import grid_points, rejection
 from fer_ray.search.sampling import (
+    BoundedStudy,
     decode,
     derived_seed,
     distribution_of,
@@ -61,9 +62,7 @@ class Asker:
         self._sampler = make_sampler(base)
         direction = StudyDirection[base.objective.goal.upper()]
         self._memory_study = self._memory.create_new_study([direction], base.name)
-        self._optuna = optuna.load_study(
-            study_name=base.name, storage=self._memory, sampler=self._sampler
-        )
+        self._optuna = BoundedStudy(base.name, self._memory, sampler=self._sampler)
         self._fixed: deque[Point] = deque()
 
     # --- what is known already --------------------------------------------------------------------
@@ -163,6 +162,7 @@ class Asker:
         reseed(self._sampler, self._space.base.search.seed, number)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)
+            self._optuna.look()
             trial = self._optuna.ask()
             params = self._space.draw(functools.partial(suggest, trial))
         return trial._trial_id, params, "sampler", None
@@ -199,7 +199,7 @@ class Asker:
     @property
     def frozen_trials(self) -> list[FrozenTrial]:
         """Optuna's own view, what was asked ahead included."""
-        return self._optuna.get_trials(deepcopy=False)
+        return self._memory.get_all_trials(self._memory_study, deepcopy=False)
 
     def _id(self, number: int) -> int:
         return self._memory.get_trial_id_from_study_id_trial_number(self._memory_study, number)

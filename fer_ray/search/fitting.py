@@ -112,17 +112,21 @@ def fit(
 
     # The places of a group's workers are taken by Ray Train: Tune does not see them.
     is_group = slots.workers > 1
+    # A trial that ends hands its process on only where another one waits already.
+    ahead = max(1, min(_MAX_AHEAD, slots.count // 2))
     bridge = StudyBridge(
         study,
         on_change,
         on_tick=on_tick,
         deadline=deadline,
         max_concurrent=slots.count if is_group else slots.limit,
+        num_slots=slots.count,
+        ahead=ahead,
     )
     if study.is_done():
         return "finished", None
-    # A trial that ends hands its process on only where another one waits already.
-    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(max(1, min(_MAX_AHEAD, slots.count // 2)))
+    # The bridge says when it is enough; a trial whose process is starting still waits for Tune.
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(slots.count + ahead)
     name = f"session-{len(study.sessions)}"
     shutil.rmtree(study.run.ray, ignore_errors=True)
     tuner = tune.Tuner(

@@ -32,6 +32,8 @@ class StudyBridge:
         on_tick: called a few times a second.
         deadline: seconds since the epoch; no trial starts after it.
         max_concurrent: trials handed out at once; None leaves it to the cluster.
+        num_slots: trials that the cluster trains at once, as far as is known.
+        ahead: trials handed out for which there is no slot yet.
     """
 
     def __init__(
@@ -42,15 +44,21 @@ class StudyBridge:
         on_tick: Callable[[], None] = lambda: None,
         deadline: float | None = None,
         max_concurrent: int | None = None,
+        num_slots: int = 1,
+        ahead: int = 1,
     ) -> None:
         self.study = study
         self.on_change = on_change
         self.on_tick = on_tick
         self.deadline = deadline
         self.max_concurrent = max_concurrent
+        self.num_slots = num_slots
+        self.ahead = ahead
         self.stop = StopWatch(study.run)
         self.numbers: dict[str, int] = {}
         self.handed_out: set[int] = set()
+        self.running: set[int] = set()
+        self.has_freed_slot = False
         self.errors: Counter[int] = Counter()
         self.target_reached = False
         self.fatal: BaseException | str | None = None
@@ -73,6 +81,25 @@ class StudyBridge:
         if self.deadline is not None and time.time() >= self.deadline:
             return "time budget"
         return None
+
+    @property
+    def num_starting(self) -> int:
+        """Slots whose process is on its way: those in which nothing trains yet."""
+        return max(0, self.num_slots - len(self.running))
+
+    @property
+    def is_asked_enough(self) -> bool:
+        """Whether as many trials are handed out as may be."""
+        if self.max_concurrent is not None and len(self.handed_out) >= self.max_concurrent:
+            return True
+        return len(self.handed_out) - len(self.running) >= self.num_starting + self.ahead
+
+    def end(self, number: int) -> None:
+        """A trial has left its slot."""
+        self.handed_out.discard(number)
+        if number in self.running:
+            self.running.remove(number)
+            self.has_freed_slot = True
 
     def note_target(self, live: LiveTrial) -> None:
         target = self.study.space.base.stop.target
@@ -135,7 +162,7 @@ class StudySearcher(Searcher):
         if not bridge.study.wants_more:
             # What is handed out may come back: a node can die under a process that is starting.
             return None if bridge.handed_out else Searcher.FINISHED
-        if bridge.max_concurrent is not None and len(bridge.handed_out) >= bridge.max_concurrent:
+        if bridge.is_asked_enough:
             return None
         asked = bridge.guarded(bridge.study.ask, None)
         if asked is None:
@@ -153,7 +180,7 @@ class StudySearcher(Searcher):
     ) -> None:
         bridge = self.bridge
         number = bridge.numbers[trial_id]
-        bridge.handed_out.discard(number)
+        bridge.end(number)
         live = bridge.study.trials.get(number)
         if error and (live is None or live.ended is None):
             bridge.errors[number] += 1
@@ -191,7 +218,12 @@ class StudyScheduler(FIFOScheduler):
         return str(TrialScheduler.STOP if stop else TrialScheduler.CONTINUE)
 
     def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
-        """Nothing is chosen here; but Tune calls this in every turn of its loop."""
+        """The trial that takes over a process; Tune calls this in every turn of its loop.
+
+        Tune itself gives the process to any trial that waits, and ends the one that this trial was
+        to have, though it may be about to start: where trials end faster than processes start, no
+        slot would ever be filled. The oldest of those that wait have their process on the way.
+        """
         bridge = self.bridge
         bridge.guarded(bridge.on_tick, None)
         if bridge.why_over is not None:
@@ -202,7 +234,13 @@ class StudyScheduler(FIFOScheduler):
         else:
             bridge.guarded(bridge.study.prepare, None)
         bridge.guarded(bridge.study.file.flush_if_due, None)
-        return None
+        if not bridge.has_freed_slot:
+            return None
+        bridge.has_freed_slot = False
+        waiting = [t for t in tune_controller.get_live_trials() if t.status == Trial.PENDING]
+        waiting.sort(key=lambda trial: int(trial.config["number"]))
+        without_process = waiting[max(0, bridge.num_starting - 1) :]
+        return without_process[0] if without_process else None
 
 
 class StudyCallback(Callback):
@@ -216,6 +254,7 @@ class StudyCallback(Callback):
     ) -> None:
         bridge = self.bridge
         number = int(trial.config["number"])
+        bridge.running.add(number)
         live = bridge.guarded(lambda: bridge.study.begin(number), None)
         if live is not None:
             bridge.guarded(lambda: bridge.on_change(live), None)

@@ -107,9 +107,9 @@ def _show(value: Any) -> str:
 
 def update_best(study: Study) -> None:
     """Point `best` at the best trial that has a bundle; delete bundles beyond `keep.top`."""
-    with_bundle = [live for live in study.ranking() if live.bundle_id is not None]
-    if not with_bundle:
+    if all(live.bundle_id is None for live in study.trials.values()):
         return
+    with_bundle = [live for live in study.ranking() if live.bundle_id is not None]
     study.run.point_best(with_bundle[0].number)
     for interim in study.run.bundle(0).parent.glob("*-epoch-*"):
         remove_tree(interim)
