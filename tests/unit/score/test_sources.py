@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import gzip
 import io
-import json
 import os
 import tarfile
 import zipfile
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
@@ -27,6 +27,8 @@ from fer_ray.score.items import Item, key_of, path_of, readable_path
 from fer_ray.score.listing import Listing, open_sources
 from fer_ray.score.options import SourceOptions
 from fer_ray.score.transient import Patience
+from tests.inventories import write_inventory
+from tests.object_storage import s3_server, upload
 from tests.scoring import image_bytes, rows_of, scored
 
 
@@ -203,48 +205,48 @@ def test_a_parquet_of_images(tmp_path: Path, predictor: Predictor) -> None:
     assert rows[3]["p_happy"] == pytest.approx(alone["p_happy"], abs=1e-6)
 
 
-def inventory(root: Path, form: str) -> Path:
-    """An inventory as S3 lays it out: manifest and data files below one prefix."""
-    base = root / "inv" / "bucket" / "daily"
-    (base / "2026-11-01T00-00Z").mkdir(parents=True)
-    (base / "data").mkdir()
-    rows = [
-        ["b", "x/ü y.png", 7, "e1", True, False],
-        ["b", "x/old.png", 7, "e2", False, False],
-        ["b", "x/gone.png", 0, "e3", True, True],
-        ["b", "x/words.txt", 7, "e4", True, False],
-        ["b", "a/first.JPG", 9, "e5", True, False],
-    ]
-    key = f"inv/bucket/daily/data/1.{'csv.gz' if form == 'CSV' else 'parquet'}"
-    if form == "CSV":
-        text = io.StringIO()
-        quoted = [[b, k.replace("ü", "%C3%BC").replace(" ", "+"), *r] for b, k, *r in rows]
-        csv.writer(text, quoting=csv.QUOTE_ALL).writerows(
-            [[str(v).lower() if isinstance(v, bool) else v for v in row] for row in quoted]
-        )
-        (root / key).write_bytes(gzip.compress(text.getvalue().encode()))
-    else:
-        names = ["bucket", "key", "size", "e_tag", "is_latest", "is_delete_marker"]
-        table = pa.table({name: [row[i] for row in rows] for i, name in enumerate(names)})
-        pq.write_table(table, root / key)
-    manifest = {
-        "sourceBucket": "b",
-        "destinationBucket": "arn:aws:s3:::store",
-        "fileFormat": form,
-        "fileSchema": "Bucket, Key, Size, ETag, IsLatest, IsDeleteMarker",
-        "files": [{"key": key}],
-    }
-    place = base / "2026-11-01T00-00Z" / "manifest.json"
-    place.write_text(json.dumps(manifest))
-    return place
+INVENTORY: list[tuple[str, str, int, str, bool, bool]] = [
+    ("b", "x/ü y.png", 7, "e1", True, False),
+    ("b", "x/old.png", 7, "e2", False, False),
+    ("b", "x/gone.png", 0, "e3", True, True),
+    ("b", "x/words.txt", 7, "e4", True, False),
+    ("b", "a/first.JPG", 9, "e5", True, False),
+]
 
 
 @pytest.mark.parametrize("form", ["CSV", "Parquet"])
 def test_an_s3_inventory(tmp_path: Path, form: str) -> None:
-    source = listing(inventory(tmp_path, form))
+    source = listing(write_inventory(tmp_path, form, INVENTORY))
     found = [(item.path, item.size_bytes, item.version) for item in source.items(b"")]
     assert found == [("s3://b/a/first.JPG", 9, "e5"), ("s3://b/x/ü y.png", 7, "e1")]
     assert source.skipped == {"old_version": 2, "other_name": 1}
+
+
+@pytest.fixture(scope="module")
+def bucket() -> Iterator[pafs.S3FileSystem]:
+    with s3_server() as files:
+        yield files
+
+
+@pytest.mark.parametrize("form", ["CSV", "Parquet"])
+def test_an_inventory_in_its_bucket_is_scored(
+    tmp_path: Path, form: str, predictor: Predictor, bucket: pafs.S3FileSystem
+) -> None:
+    keys = [f"{form}/{number} ü.png" for number in range(5)]
+    rows = [("bucket", key, 0, f"e{number}", True, False) for number, key in enumerate(keys)]
+    rows.append(("bucket", f"{form}/gone.png", 5, "e9", True, False))
+    (tmp_path / form).mkdir()
+    for number, key in enumerate(keys):
+        (tmp_path / key).write_bytes(image_bytes(number))
+    manifest = write_inventory(tmp_path, form, rows, store="bucket")
+    upload(bucket, tmp_path / form, f"bucket/{form}")
+    upload(bucket, tmp_path / "inv", "bucket/inv")
+    place = f"s3://bucket/{manifest.relative_to(tmp_path)}"
+    report = scored(place, tmp_path / "out", predictor)
+    assert report.errors == {"missing": 1}
+    found = rows_of(tmp_path / "out").to_pylist()
+    assert [row["path"] for row in found] == [f"s3://bucket/{row[1]}" for row in rows]
+    assert [row["status"] for row in found] == ["ok"] * 5 + ["error"]
 
 
 def test_a_manifest_that_is_none(tmp_path: Path) -> None:
