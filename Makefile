@@ -11,6 +11,8 @@ PYTEST_FLAGS ?=
 # Two at once: one for all that starts processes, which mostly waits, one for the rest.
 PYTEST_PROCESSES ?= -n 2 --dist loadgroup
 LOCK_FLAGS ?=
+# Passed on: make bench BENCH_FLAGS="train serve"
+BENCH_FLAGS ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -73,9 +75,8 @@ format: setup  ## Rewrite the code as `make lint` wants it
 	$(BIN)/python -m ruff check --fix .
 	$(BIN)/python -m ruff format .
 
-bench: setup  ## Run benchmarks/*.py one after another
-	@ls benchmarks/[!_]*.py > /dev/null 2>&1 || { echo "error: benchmarks/ has no script" >&2; exit 1; }
-	@set -e; for script in benchmarks/[!_]*.py; do echo "== $$script"; $(BIN)/python "$$script"; done
+bench: setup  ## All benchmarks, briefly; benchmarks/results/DATE.md, ratios beside the kept ones
+	$(BIN)/python tools/bench.py $(BENCH_FLAGS)
 
 faults: setup  ## Fault injection, long tests included
 	$(BIN)/python -m pytest -m faults $(PYTEST_FLAGS)

@@ -7,13 +7,14 @@ learning curve, plus the noise of a seed. It is fitted to benchmarks/data/surrog
 to the trials of the runs given (`fer-ray tune` with `scheduler: none`: stopped curves are left
 out).
 
-What was recorded (benchmarks/record_curves.py): uniform draws from data/surrogate_space.yaml, tiny
-networks on 4,096 training images of FER2013, 9 epochs, all 3,589 validation images, one thread of a
-shared 2-core machine, nothing stopped. The noise is that of surrogate_repeats.csv: eight of the
-same draws on a second seed, seven of them on a third. So: real curves, but of small networks at 20
-to 45 % accuracy, and between the recorded points the surrogate's opinion. The script prints how
-well it predicts points that it has not seen. A gain here says that the machinery finds good
-configurations sooner on curves like these; it is no promise for another space.
+What was recorded (benchmarks/experiments/record_curves.py): uniform draws from
+data/surrogate_space.yaml, tiny networks on 4,096 training images of FER2013, 9 epochs, all 3,589
+validation images, one thread of a shared 2-core machine, nothing stopped. The noise is that of
+surrogate_repeats.csv: eight of the same draws on a second seed, seven of them on a third. So: real
+curves, but of small networks at 20 to 45 % accuracy, and between the recorded points the
+surrogate's opinion. The script prints how well it predicts points that it has not seen. A gain here
+says that the machinery finds good configurations sooner on curves like these; it is no promise for
+another space.
 
 Each pair has one seed for both sides: the same trial 0, the same noise for the same configuration.
 A side's score is the true (noise-free) accuracy of the trial that it would choose. The last line on

@@ -1,6 +1,6 @@
 """Does a body trained on something else help on real faces? ResNet18, several `unfreeze` depths.
 
-    python benchmarks/transfer.py data/fer2013-8000 [--seeds 3] [--epochs 4] [--drawn 12000]
+    python benchmarks/experiments/transfer.py data/fer2013-8000 [--seeds 3] [--epochs 4]
 
 1. `fer-ray train` trains a ResNet18 on drawn faces (`fer-ray data sample`): its bundle is a start.
 2. The other start is a file of random weights of the same network.

@@ -1,6 +1,6 @@
 """Record learning curves of randomly drawn configurations, one row each, for the surrogate.
 
-    python benchmarks/record_curves.py data/fer2013 curves.csv --count 100 [--images 4096]
+    python benchmarks/experiments/record_curves.py data/fer2013 curves.csv --count 100
 
 No Ray and no search: uniform draws, each trained to its last epoch by the engine, nothing stopped,
 so that the table favours no sampler and no scheduler. One process, one thread. Rows are appended as
@@ -23,7 +23,7 @@ from fer_ray.data.loading import TrainingData, load_training_data
 from fer_ray.data.prepared import Split
 from fer_ray.training.loop import Training
 
-SPACE = Path(__file__).parent / "data" / "surrogate_space.yaml"
+SPACE = Path(__file__).parent.parent / "data" / "surrogate_space.yaml"
 
 
 def main() -> None:

@@ -1,6 +1,6 @@
 """What each choice of a finished grid is worth: differences of trials that are equal in all else.
 
-    python benchmarks/paired.py runs/ablation
+    python benchmarks/experiments/paired.py runs/ablation
 
 For each hole, its first value against each other: the configurations that differ in this hole
 alone are paired, their seeds averaged. Gives the mean of the paired differences in points with its

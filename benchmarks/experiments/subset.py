@@ -1,6 +1,6 @@
 """Make a smaller prepared data set: some training images, the whole validation split.
 
-    python benchmarks/subset.py data/fer2013 data/fer2013-4000 --train 4000 [--seed 1]
+    python benchmarks/experiments/subset.py data/fer2013 data/fer2013-4000 --train 4000 [--seed 1]
 
 For experiments on a reduced budget. The training images are drawn at random, each class with its
 share; what is drawn depends on the seed alone.
