@@ -27,7 +27,7 @@ TORCH_FLAGS := $(if $(TORCH_INDEX),--extra-index-url "$(TORCH_INDEX)",-c require
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup quickstart test check lint types format bench faults test-cluster lock clean
+.PHONY: help setup quickstart test check lint types format bench faults test-cluster reference lock clean
 
 help:  ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' Makefile
@@ -83,6 +83,10 @@ faults: setup  ## Fault injection, long tests included
 
 test-cluster: setup  ## Tests that need a Ray cluster
 	$(BIN)/python -m pytest -m cluster $(PYTEST_FLAGS)
+
+reference: setup  ## Write docs/search-space.md, docs/cli.md and the schema from the code
+	$(BIN)/fer-ray schema > docs/search-space.schema.json
+	$(BIN)/python tools/reference.py
 
 lock:  ## Write requirements/ anew from pyproject.toml (LOCK_FLAGS=--upgrade for newest versions)
 	@$(call require_python,"$(PYTHON)")
