@@ -109,11 +109,10 @@ def read_model(config: ConfigDocument, place: str) -> ModelConfig:
         model = ModelConfig.model_validate(config.fer_ray.model)
     except ValidationError as error:
         raise BundleError(f"{place}: fer_ray.model.{first_fault(error)}") from error
-    branch = model.cnn or model.resnet
-    assert branch is not None
-    if len(branch.head) > limits.MAX_HEAD_LAYERS:
+    num_layers = len(model.family.head)
+    if num_layers > limits.MAX_HEAD_LAYERS:
         raise BundleError(
-            f"{place}: the head has {len(branch.head)} layers; "
+            f"{place}: the head has {num_layers} layers; "
             f"at most {limits.MAX_HEAD_LAYERS} are built"
         )
     return model

@@ -39,11 +39,10 @@ def check_packable(config: Config, data: TrainingData) -> None:
     Raises:
         UserError: it exceeds a limit of `fer_ray.bundle.limits`.
     """
-    branch = config.model.cnn or config.model.resnet
-    assert branch is not None
-    if len(branch.head) > limits.MAX_HEAD_LAYERS:
+    num_layers = len(config.model.family.head)
+    if num_layers > limits.MAX_HEAD_LAYERS:
         raise UserError(
-            f"model: the head has {len(branch.head)} layers; a bundle may have "
+            f"model: the head has {num_layers} layers; a bundle may have "
             f"{limits.MAX_HEAD_LAYERS}"
         )
     recipe = build_recipe(config.data, data.size_px, data.mean, data.std)

@@ -113,3 +113,10 @@ class ModelConfig(OneOf):
 
     cnn: CnnConfig | None = None
     resnet: ResNetConfig | None = None
+
+    @property
+    def family(self) -> CnnConfig | ResNetConfig:
+        """The network's own section."""
+        family = self.cnn or self.resnet
+        assert family is not None
+        return family

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import runpy
 import socket
 import threading
 from collections.abc import Iterator
@@ -17,6 +18,8 @@ from fer_ray.serve.classifier import Slot
 from fer_ray.serve.client import Answer, Client, Refusal, ServerRefusedError
 from fer_ray.serve.keys import KeyBook, add_key
 from tests.serving import TOLERANCE, expected_scores, faces, listening
+
+EXAMPLE = Path(__file__).resolve().parents[3] / "examples" / "ask_endpoint.py"
 
 
 def test_answers(app: FastAPI, predictor: Predictor, tmp_path: Path) -> None:
@@ -38,6 +41,25 @@ def test_answers(app: FastAPI, predictor: Predictor, tmp_path: Path) -> None:
     assert batch[1].problem["status"] == 422
     assert isinstance(batch[2], Answer)
     assert batch[2].label == two.label
+
+
+def test_the_example_asks_and_tells(
+    app: FastAPI,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "face.jpg").write_bytes(faces(1, "JPEG")[0])
+    (tmp_path / "words.jpg").write_bytes(b"rubbish")
+    monkeypatch.chdir(tmp_path)
+    with listening(app) as url:
+        words = ["ask_endpoint.py", "face.jpg", "words.jpg", "--url", url]
+        monkeypatch.setattr("sys.argv", words)
+        runpy.run_path(str(EXAMPLE), run_name="__main__")
+    told = capsys.readouterr().out.splitlines()
+    assert len(told) == 5
+    assert told[3].split(": ")[1] == told[0].split()[0]
+    assert told[4].startswith("words.jpg: ")
 
 
 def test_refusals_are_not_retried(app: FastAPI) -> None:
