@@ -112,8 +112,7 @@ def read_model(config: ConfigDocument, place: str) -> ModelConfig:
     num_layers = len(model.family.head)
     if num_layers > limits.MAX_HEAD_LAYERS:
         raise BundleError(
-            f"{place}: the head has {num_layers} layers; "
-            f"at most {limits.MAX_HEAD_LAYERS} are built"
+            f"{place}: the head has {num_layers} layers; at most {limits.MAX_HEAD_LAYERS} are built"
         )
     return model
 

@@ -42,8 +42,7 @@ def check_packable(config: Config, data: TrainingData) -> None:
     num_layers = len(config.model.family.head)
     if num_layers > limits.MAX_HEAD_LAYERS:
         raise UserError(
-            f"model: the head has {num_layers} layers; a bundle may have "
-            f"{limits.MAX_HEAD_LAYERS}"
+            f"model: the head has {num_layers} layers; a bundle may have {limits.MAX_HEAD_LAYERS}"
         )
     recipe = build_recipe(config.data, data.size_px, data.mean, data.std)
     try:

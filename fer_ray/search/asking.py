@@ -54,7 +54,6 @@ class Asker:
     def __init__(self, space: SearchSpace, start_points: Sequence[Mapping[str, Any]]) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         base = space.base
-        self.num_rejected = 0
         self._space = space
         self._start_points = start_points
         self._by_address = {hole.address: hole for hole in space.holes}
@@ -70,8 +69,6 @@ class Asker:
     def take_in(self, frozen: FrozenTrial) -> None:
         """A trial of an earlier session."""
         self._memory.create_new_trial(self._memory_study, template_trial=frozen)
-        if frozen.user_attrs.get("rejected"):
-            self.num_rejected += 1
 
     def asked(self, frozen: FrozenTrial) -> Asked:
         """What was asked for in a trial of an earlier session."""
@@ -168,7 +165,6 @@ class Asker:
         return trial._trial_id, params, "sampler", None
 
     def _reject(self, number: int, why: str) -> None:
-        self.num_rejected += 1
         trial_id = self._id(number)
         # Optuna: a constraint above 0 is infeasible.
         self._memory.set_trial_system_attr(trial_id, "constraints:allowed", 1.0)

@@ -66,7 +66,7 @@ class Labels:
         self._asked_as = order
         self._default: tuple[str, ...] | None = None
         self._why = ""
-        self._saw_numbers = self._saw_names = False
+        self._saw_numbers = False
         self.dropped = 0
 
     def default(self, order: tuple[str, ...] | None, why: str) -> None:
@@ -89,7 +89,6 @@ class Labels:
         """
         text = value.strip()
         if text.lower() in self._names:
-            self._saw_names = True
             name = self._names[text.lower()]
         else:
             name = self._of_number(text)
