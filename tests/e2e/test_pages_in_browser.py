@@ -27,7 +27,10 @@ from tests.unit.data.prepared_sets import with_faults, write_prepared
 
 CHROMIUM = Path("/usr/bin/chromium")
 
-pytestmark = pytest.mark.skipif(not CHROMIUM.is_file(), reason=f"needs {CHROMIUM}")
+pytestmark = [
+    pytest.mark.skipif(not CHROMIUM.is_file(), reason=f"needs {CHROMIUM}"),
+    pytest.mark.xdist_group("commands"),
+]
 
 
 @pytest.fixture(scope="module")

@@ -74,8 +74,11 @@ def test_another_machine_looks_deploys_and_goes_on(run: RunSummary, uri: str, ca
     assert len(history.trained) == 3
     assert load_bundle(find_bundle(uri)).id == run.bundle_id
     assert "secret" not in api.report(uri).read_text()
-    more = api.resume(uri, overrides=["search.trials=4"])
+    more = api.resume(uri, overrides=["search.trials=4", "confirm={top: 1, seeds: 2}"])
     assert sum(more.ended.values()) == 4
     again = api.open_run(uri)
+    assert again.attributes["confirm"] == more.confirmation
+    assert more.confirmation is not None
+    assert len(more.confirmation["trainings"]) == more.confirmation["wanted"]
     assert [t.curve for t in again.trials[:3]] == [t.curve for t in history.trials]
     assert len(again.sessions) == 2
