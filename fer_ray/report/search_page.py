@@ -164,12 +164,30 @@ def _verdict(history: RunHistory) -> Verdict:
             f"(95 %: {100 * low:.1f} to {100 * high:.1f}; always answering the commonest class: "
             f"{100 * figures['majority_accuracy']:.1f} %)."
         )
+    lines += _cut_while_ahead(history, winner)
     if winner.number == 0:
         lines.append(
             "Trial 0, the space's defaults, is itself the best: the search found nothing better."
         )
         return Verdict(headline + ".", "open", lines)
     return _against_first(history, winner, figures, headline, lines)
+
+
+def _cut_while_ahead(history: RunHistory, winner: TrialHistory) -> list[str]:
+    """A line about trials that time ended, and that were better than the winner at that epoch."""
+    ahead = []
+    for trial in history.trained:
+        there = winner.value_at(trial.epoch) if trial.ended == "time budget" else None
+        if there is not None and history.sign * (trial.best - there) > 0:
+            ahead.append(trial)
+    if not ahead:
+        return []
+    named = [
+        f"trial {t.number} ({t.best:.4f} at epoch {t.epoch}, then {winner.value_at(t.epoch):.4f})"
+        for t in ahead
+    ]
+    said = f"Ahead of it at the same epoch when the time budget ended them: {', '.join(named)}."
+    return [f"{said} With more time one of them may win."]
 
 
 def _against_first(

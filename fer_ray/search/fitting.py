@@ -81,6 +81,7 @@ def fit(
 
     from fer_ray.search.ray_adapters import (
         MAX_FAILURES,
+        Silence,
         StudyBridge,
         StudyCallback,
         StudyScheduler,
@@ -144,7 +145,7 @@ def fit(
             storage_path=str(study.run.ray),
             name=name,
             verbose=0,
-            callbacks=[StudyCallback(bridge)],
+            callbacks=[StudyCallback(bridge), Silence()],
             failure_config=tune.FailureConfig(max_failures=MAX_FAILURES),
             checkpoint_config=tune.CheckpointConfig(num_to_keep=1),
         ),

@@ -9,6 +9,7 @@ how far a trial was let, not how good its configuration is.
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 
 from fer_ray.search.history import RunHistory
@@ -117,7 +118,10 @@ def _answers(history: RunHistory, values: dict[int, float]) -> tuple[Importance,
     ):
         if params == []:
             continue
-        shares = get_param_importances(study, evaluator=evaluator, params=params)
+        with warnings.catch_warnings():
+            # "may be inaccurate" below two trials a branch: the note says how far to trust it.
+            warnings.simplefilter("ignore", UserWarning)
+            shares = get_param_importances(study, evaluator=evaluator, params=params)
         ordered = sorted(shares.items(), key=lambda item: (-item[1], item[0]))
         answers.append(Importance(method, question, tuple(ordered)))
     return tuple(answers)

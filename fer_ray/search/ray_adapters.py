@@ -9,6 +9,7 @@ from typing import Any
 
 from ray.tune import Callback
 from ray.tune.experiment import Trial
+from ray.tune.progress_reporter import TrialProgressCallback
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
@@ -241,6 +242,13 @@ class StudyScheduler(FIFOScheduler):
         waiting.sort(key=lambda trial: int(trial.config["number"]))
         without_process = waiting[max(0, bridge.num_starting - 1) :]
         return without_process[0] if without_process else None
+
+
+class Silence(TrialProgressCallback):
+    """In the place of the one that Tune adds, which prints whatever its verbosity."""
+
+    def _print(self, msg: str) -> None:
+        """Nothing."""
 
 
 class StudyCallback(Callback):

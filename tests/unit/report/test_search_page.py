@@ -159,6 +159,25 @@ def test_a_search_under_way_and_one_without_a_value(tmp_path: Path) -> None:
         write_search_page(tmp_path)
 
 
+def test_trials_that_time_ended_while_ahead_are_named(run: RunDirectory) -> None:
+    history = read_run(run.path)
+    winner = history.winner
+    assert winner is not None
+    there = winner.value_at(2)
+    assert there is not None
+
+    def cut(number: int, value: float) -> TrialHistory:
+        curve = [{**row, "best_objective": value} for row in winner.curve[:2]]
+        return replace(winner, number=number, ended="time budget", curve=tuple(curve))
+
+    both = (*history.trials, cut(900, there + 0.001), cut(901, there - 0.001))
+    page = search_page(replace(history, trials=both))
+    assert "Ahead of it at the same epoch when the time budget ended them: trial 900 " in page
+    assert f"({there + 0.001:.4f} at epoch 2, then {there:.4f})" in page
+    assert "trial 901 (" not in page
+    assert "Ahead of it at the same epoch" not in search_page(history)
+
+
 def test_without_bundles_or_data_the_verdict_says_so(run: RunDirectory, tmp_path: Path) -> None:
     bare = pretend_search(tmp_path / "bare", trials=14)
     assert "left no bundle" in search_page(read_run(bare.path))
