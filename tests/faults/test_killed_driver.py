@@ -16,10 +16,13 @@ from tests.faults import runs
 
 SHORT = [("rename", 12), ("commit", 20)]
 LONG = [
-    *[("rename", n) for n in (1, 2, 3, 5, 8, 11, 15, 19, 25, 31, 38)],
-    *[("fsync", n) for n in (3, 6, 9, 16, 24, 33, 43, 55, 68)],
+    *[("rename", n) for n in (1, 2, 3, 5, 8, 11, 15, 19, 25, 31)],
+    *[("fsync", n) for n in (3, 6, 9, 16, 24, 33, 38, 43)],
     *[("commit", n) for n in (1, 3, 6, 9, 13, 16, 24, 31, 38)],
 ]
+"""A search of this size makes some 34 renames, 49 flushes and 49 commits."""
+UNTOLD = 2 * (runs.EPOCHS - 1)
+"""Two slots; a driver that dies may have heard of the first epoch alone."""
 
 
 @pytest.fixture(scope="module")
@@ -59,14 +62,14 @@ def resume_and_check(setting: dict[str, Any]) -> None:
     if not (out / "run.json").exists():
         code, text = runs.run("rename", 0, "tune", setting["space"], "--out", out, env=env)
         assert code == 0, text
-        runs.check_whole(out, log)
+        runs.check_whole(out, log, UNTOLD)
         return
     runs.check_best(out)
     finished = runs.finished_in(out)
     before = runs.epochs_trained(log)
     code, text = runs.run("rename", 0, "resume", out, env=env)
     assert code == 0, text
-    runs.check_whole(out, log)
+    runs.check_whole(out, log, UNTOLD)
     counts = runs.epochs_trained(log)
     for number, (seed, epochs) in finished.items():
         again = {e: counts[seed, e] - before[seed, e] for e in range(1, epochs + 1)}
