@@ -22,7 +22,7 @@ def main(folder: Path) -> None:
     few = ["search.trials=6", "train.epochs=3"]
     summary = api.tune(SPACE, out=folder / "run", overrides=few)
     print(f"trial {summary.winner}: {summary.metric} {summary.value:.3f}")
-    print(summary.trials[["number", "state", "epochs", "value"]].to_string(index=False))
+    print(summary.trials[["number", "ended", "epochs", "value"]].to_string(index=False))
 
     predictor = api.load_predictor(str(folder / "run"))
     api.sample_data(folder / "faces", count=200, seed=99)

@@ -28,6 +28,8 @@ _STATUS_EVERY_S = 1.0
 _TABLE_EVERY_S = 10.0
 _MAX_AHEAD = 16
 """Trials handed to Tune before they have a slot, at most; each knows a little less."""
+_MANY_SLOTS = 16
+"""From here on all free slots are filled at once; on fewer, trials begin in their order."""
 
 
 def put_out(
@@ -115,19 +117,20 @@ def fit(
     is_group = slots.workers > 1
     # A trial that ends hands its process on only where another one waits already.
     ahead = max(1, min(_MAX_AHEAD, slots.count // 2))
+    at_once = slots.count if slots.count >= _MANY_SLOTS else 0
     bridge = StudyBridge(
         study,
         on_change,
         on_tick=on_tick,
         deadline=deadline,
         max_concurrent=slots.count if is_group else slots.limit,
-        num_slots=slots.count,
+        num_slots=at_once,
         ahead=ahead,
     )
     if study.is_done():
         return "finished", None
     # The bridge says when it is enough; a trial whose process is starting still waits for Tune.
-    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(slots.count + ahead)
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(at_once + ahead)
     name = f"session-{len(study.sessions)}"
     shutil.rmtree(study.run.ray, ignore_errors=True)
     tuner = tune.Tuner(

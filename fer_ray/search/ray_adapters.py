@@ -33,8 +33,8 @@ class StudyBridge:
         on_tick: called a few times a second.
         deadline: seconds since the epoch; no trial starts after it.
         max_concurrent: trials handed out at once; None leaves it to the cluster.
-        num_slots: trials that the cluster trains at once, as far as is known.
-        ahead: trials handed out for which there is no slot yet.
+        num_slots: slots to be filled at once; 0 fills one after the other.
+        ahead: trials handed out beyond those.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class StudyBridge:
         on_tick: Callable[[], None] = lambda: None,
         deadline: float | None = None,
         max_concurrent: int | None = None,
-        num_slots: int = 1,
+        num_slots: int = 0,
         ahead: int = 1,
     ) -> None:
         self.study = study

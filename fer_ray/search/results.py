@@ -160,7 +160,7 @@ def _finite(live: LiveTrial) -> float | None:
 def write_trials(study: Study) -> None:
     """`trials.parquet`: one row a trial, derived from the study."""
     rows = []
-    for live in study.trials.values():
+    for _, live in sorted(study.trials.items()):  # by number: they begin in another order
         values = flatten(study.space.fill(live.asked.params))
         searched = {hole.address: values.get(hole.address) for hole in study.space.holes}
         rows.append(

@@ -250,7 +250,9 @@ class Study:
         slot = next(slot for slot in range(len(taken) + 1) if slot not in taken)
         live.attempts.append(Attempt(slot, now, live.epoch))
         self._write_up_to(number)
-        self.file.report(number, {"attempts": [asdict(a) for a in live.attempts]}, {})
+        # It may be in the file already, because a later one began before it.
+        noted = {"started": live.started, "attempts": [asdict(a) for a in live.attempts]}
+        self.file.report(number, noted, {})
         self.file.flush()
         return live
 

@@ -23,6 +23,8 @@ def test_a_killed_driver_and_ctrl_c_lose_nothing(tmp_path: Path) -> None:
     runs.check_best(out)
 
     slow = {**env, "FAULT_EPOCH_PAUSE_S": "2"}
+    while runs.processes_training(log):  # a killed driver's processes end a moment after it
+        time.sleep(0.2)
     before = runs.epochs_trained(log).total()
     process = runs.start("rename", 0, "resume", out, env=slow)
     deadline = time.monotonic() + 120

@@ -112,16 +112,18 @@ def check_best(path: Path) -> None:
         load_bundle(path / "best")
 
 
-def check_whole(path: Path, log: Path, num_untold: int = 0) -> None:
+def check_whole(
+    path: Path, log: Path, num_trials: int = NUM_TRIALS, *, num_untold: int = 0
+) -> None:
     """A run that was killed and resumed is what one that was left alone would be.
 
     Args:
         path: the run.
         log: which epochs were trained.
+        num_trials: that the search was to have.
         num_untold: epochs that a killed driver may not have heard of: where a rung is judged anew
             without them, their trial may stop before.
     """
-    num_trials = NUM_TRIALS
     trials = trials_of(path)
     assert [t.number for t in trials] == list(range(num_trials)), "the exact number of trials"
     assert all(t.state in (TrialState.COMPLETE, TrialState.PRUNED) for t in trials), [

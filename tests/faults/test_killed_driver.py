@@ -62,14 +62,14 @@ def resume_and_check(setting: dict[str, Any]) -> None:
     if not (out / "run.json").exists():
         code, text = runs.run("rename", 0, "tune", setting["space"], "--out", out, env=env)
         assert code == 0, text
-        runs.check_whole(out, log, UNTOLD)
+        runs.check_whole(out, log, num_untold=UNTOLD)
         return
     runs.check_best(out)
     finished = runs.finished_in(out)
     before = runs.epochs_trained(log)
     code, text = runs.run("rename", 0, "resume", out, env=env)
     assert code == 0, text
-    runs.check_whole(out, log, UNTOLD)
+    runs.check_whole(out, log, num_untold=UNTOLD)
     counts = runs.epochs_trained(log)
     for number, (seed, epochs) in finished.items():
         again = {e: counts[seed, e] - before[seed, e] for e in range(1, epochs + 1)}

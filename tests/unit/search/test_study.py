@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+import pandas as pd
 import pytest
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import event
@@ -18,6 +19,7 @@ from fer_ray.models.build import size_of
 from fer_ray.runs import RunDirectory
 from fer_ray.search import asking
 from fer_ray.search.live import Asked
+from fer_ray.search.results import write_trials
 from fer_ray.search.sampling import decode, encode, encoded_choices
 from fer_ray.search.study import Study
 
@@ -537,6 +539,19 @@ def test_an_interruption_changes_nothing_of_what_is_asked(make: MakeStudy, sampl
         for study in studies:
             study.record(number, [row(1, (number * 7 % 11) / 11)])
             study.finish(number, "complete")
+
+
+def test_trials_that_begin_in_another_order_are_noted_as_those_in_order(make: MakeStudy) -> None:
+    study = make()
+    first, second = study.ask(), study.ask()
+    study.begin(second.number)
+    assert frozen(study, 0).state == TrialState.RUNNING, "numbers are given in order"
+    study.begin(first.number)
+    for number in (0, 1):
+        noted = frozen(study, number).user_attrs
+        assert noted["asked"] <= noted["started"] == noted["attempts"][0]["started"]
+    write_trials(study)
+    assert list(pd.read_parquet(study.run.path / "trials.parquet")["number"]) == [0, 1]
 
 
 def test_rungs_come_back_from_the_curves(make: MakeStudy) -> None:
