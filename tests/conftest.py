@@ -32,8 +32,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Marks each test with the name of its first folder below tests/.
 
     Of several pytest workers one takes all that starts Ray or measures a process: these tests wait
-    more than they compute, and two Rays at once would want twice the machine. What runs commands
-    without Ray names another group and goes beside it.
+    more than they compute, and two Rays at once would want twice the machine.
     """
     for item in items:
         if not item.path.is_relative_to(TESTS):
@@ -42,7 +41,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if folder not in FOLDER_MARKERS:
             raise pytest.UsageError(f"{item.path}: tests lie in one of tests/{FOLDER_MARKERS}")
         item.add_marker(folder)
-        if folder != "unit" and item.get_closest_marker("xdist_group") is None:
+        if folder != "unit":
             item.add_marker(pytest.mark.xdist_group("processes"))
 
 

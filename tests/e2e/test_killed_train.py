@@ -9,13 +9,10 @@ import sys
 import time
 from pathlib import Path
 
-import pytest
 import torch
 from safetensors.torch import load_file
 
 from fer_ray import api
-
-pytestmark = pytest.mark.xdist_group("commands")
 
 FER_RAY = str(Path(sys.executable).with_name("fer-ray"))
 CONFIG = """\

@@ -27,10 +27,7 @@ from tests.unit.data.prepared_sets import with_faults, write_prepared
 
 CHROMIUM = Path("/usr/bin/chromium")
 
-pytestmark = [
-    pytest.mark.skipif(not CHROMIUM.is_file(), reason=f"needs {CHROMIUM}"),
-    pytest.mark.xdist_group("commands"),
-]
+pytestmark = pytest.mark.skipif(not CHROMIUM.is_file(), reason=f"needs {CHROMIUM}")
 
 
 @pytest.fixture(scope="module")

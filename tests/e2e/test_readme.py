@@ -9,9 +9,6 @@ import sys
 from pathlib import Path
 
 import pandas as pd
-import pytest
-
-pytestmark = pytest.mark.xdist_group("commands")
 
 ROOT = Path(__file__).parents[2]
 

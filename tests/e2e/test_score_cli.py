@@ -17,8 +17,6 @@ import pytest
 from tests.bundles import tiny_bundle
 from tests.scoring import image_bytes
 
-pytestmark = pytest.mark.xdist_group("commands")
-
 FER_RAY = [sys.executable, "-m", "fer_ray"]
 
 

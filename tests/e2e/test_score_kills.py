@@ -4,11 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
 from tests.score_kills import check, many_images, run_killed
-
-pytestmark = pytest.mark.xdist_group("commands")
 
 
 def test_killed_at_every_kind_of_step(tmp_path: Path) -> None:

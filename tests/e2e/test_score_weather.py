@@ -15,8 +15,6 @@ from tests.bundles import tiny_bundle
 from tests.scoring import assert_same_rows, rows_of, scored
 from tests.weather import BUCKET, Weather, address, bucket_of_faces, proxy
 
-pytestmark = pytest.mark.xdist_group("commands")
-
 NUM_OBJECTS = 300
 
 

@@ -14,8 +14,6 @@ from fer_ray.cli.main import main
 from fer_ray.data.sample import write_sample
 from tests.bundles import tiny_bundle
 
-pytestmark = pytest.mark.xdist_group("commands")
-
 SPACE = """\
 version: 1
 name: small
