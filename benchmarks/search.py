@@ -77,12 +77,11 @@ def overrides_of(arguments: argparse.Namespace) -> list[str]:
     ]
 
 
-def faces() -> Any:
+def faces(space: Any) -> Any:
     """The built-in faces, drawn once a process: the engine keeps them."""
-    from fer_ray.config.sections.data import DataConfig
     from fer_ray.data.loading import load_training_data
 
-    return load_training_data(DataConfig(source="sample", image_size=48, crop=44))
+    return load_training_data(space.base.data)
 
 
 def epochs_of(space: Any, params: dict[str, Any], log: Path) -> Any:
@@ -93,7 +92,7 @@ def epochs_of(space: Any, params: dict[str, Any], log: Path) -> Any:
 
     torch.set_num_threads(1)
     trial = uuid.uuid4().hex
-    for result in Training(space.resolve(params), faces()).epochs():
+    for result in Training(space.resolve(params), faces(space)).epochs():
         with log.open("a") as file:
             row = {
                 "trial": trial,

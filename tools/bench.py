@@ -155,7 +155,9 @@ def main() -> None:
     outcomes = [run(benchmark) for benchmark in chosen]
     kept = json.loads(KEPT.read_text()) if KEPT.exists() else {}
     RESULTS.mkdir(exist_ok=True)
-    page = RESULTS / f"{datetime.date.today().isoformat()}.md"
+    # A part of them has a page of its own, so that it does not replace the day's whole one.
+    words = [datetime.date.today().isoformat(), *sorted(arguments.names)]
+    page = RESULTS / f"{'-'.join(words)}.md"
     page.write_text(page_of(outcomes, kept))
     print(f"\n{page.relative_to(ROOT)}")
     if arguments.keep:

@@ -32,6 +32,8 @@ Result = TypeVar("Result")
 NUM_LEADERS = 15
 NUM_CHANGES = 6
 NUM_SLICES = 12
+NUM_NAMED = 3
+"""Trials named in one sentence."""
 NUM_FAILURES = 50
 
 
@@ -175,18 +177,17 @@ def _verdict(history: RunHistory) -> Verdict:
 
 def _cut_while_ahead(history: RunHistory, winner: TrialHistory) -> list[str]:
     """A line about trials that time ended, and that were better than the winner at that epoch."""
-    ahead = []
-    for trial in history.trained:
+    named = []
+    for trial in history.ranking:
         there = winner.value_at(trial.epoch) if trial.ended == "time budget" else None
         if there is not None and history.sign * (trial.best - there) > 0:
-            ahead.append(trial)
-    if not ahead:
+            at = f"{trial.best:.4f} at epoch {trial.epoch}, then {there:.4f}"
+            named.append(f"trial {trial.number} ({at})")
+    if not named:
         return []
-    named = [
-        f"trial {t.number} ({t.best:.4f} at epoch {t.epoch}, then {winner.value_at(t.epoch):.4f})"
-        for t in ahead
-    ]
-    said = f"Ahead of it at the same epoch when the time budget ended them: {', '.join(named)}."
+    shown = ", ".join(named[:NUM_NAMED])
+    more = f" and {len(named) - NUM_NAMED} more" if len(named) > NUM_NAMED else ""
+    said = f"Ahead of it at the same epoch when the time budget ended them: {shown}{more}."
     return [f"{said} With more time one of them may win."]
 
 

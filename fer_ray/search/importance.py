@@ -119,8 +119,8 @@ def _answers(history: RunHistory, values: dict[int, float]) -> tuple[Importance,
         if params == []:
             continue
         with warnings.catch_warnings():
-            # "may be inaccurate" below two trials a branch: the note says how far to trust it.
-            warnings.simplefilter("ignore", UserWarning)
+            # Too few trials reached a branch: the note says how far to trust the answers.
+            warnings.filterwarnings("ignore", "Some regimes for parameter", UserWarning)
             shares = get_param_importances(study, evaluator=evaluator, params=params)
         ordered = sorted(shares.items(), key=lambda item: (-item[1], item[0]))
         answers.append(Importance(method, question, tuple(ordered)))

@@ -249,11 +249,12 @@ class Study:
         }
         slot = next(slot for slot in range(len(taken) + 1) if slot not in taken)
         live.attempts.append(Attempt(slot, now, live.epoch))
-        self._write_up_to(number)
-        # It may be in the file already, because a later one began before it.
-        noted = {"started": live.started, "attempts": [asdict(a) for a in live.attempts]}
-        self.file.report(number, noted, {})
-        self.file.flush()
+        if self._unwritten and self._unwritten[0] <= number:
+            self._write_up_to(number)
+        else:  # it stands there since an earlier start, or since a later trial began before it
+            noted = {"started": live.started, "attempts": [asdict(a) for a in live.attempts]}
+            self.file.report(number, noted, {})
+            self.file.flush()
         return live
 
     def _write_up_to(self, number: int) -> None:

@@ -2,26 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from pathlib import Path
-from types import ModuleType
 
 import pandas as pd
 import pytest
 
 from fer_ray.bundle.load import load_bundle
-
-EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
-
-
-def module_of(path: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+from tests.scripts import ROOT, load_script
 
 
 @pytest.mark.usefixtures("ray_session")
@@ -29,14 +17,16 @@ def test_the_whole_path_and_the_notebook_about_its_search(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    module_of(EXAMPLES / "whole_path.py").main(Path("runs/example"))
+    load_script("examples/whole_path.py").main(Path("runs/example"))
     told = capsys.readouterr().out
     assert "quickstart: " in told
     assert "200 rows in " in told
     assert len(pd.read_parquet("runs/example/scores")) == 200
 
     names: dict[str, object] = {}
-    notebook = json.loads((EXAMPLES / "reading_a_search.ipynb").read_text(encoding="utf-8"))
+    notebook = json.loads(
+        (ROOT / "examples" / "reading_a_search.ipynb").read_text(encoding="utf-8")
+    )
     cells = ["".join(c["source"]) for c in notebook["cells"] if c["cell_type"] == "code"]
     for cell in cells:
         exec(cell, names)

@@ -1,6 +1,5 @@
 """`make bench`: knows every benchmark, and its page shows what moved."""
 
-import importlib.util
 import json
 import sys
 from pathlib import Path
@@ -8,20 +7,15 @@ from types import ModuleType
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.scripts import ROOT, load_script
+
 HELPERS = {"train_variants", "serve_rivals"}
 """Started by the benchmarks themselves."""
 
 
 @pytest.fixture(scope="module")
 def bench() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("fer_ray_bench", ROOT / "tools" / "bench.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    return load_script("tools/bench.py")
 
 
 def test_every_benchmark_is_run(bench: ModuleType) -> None:

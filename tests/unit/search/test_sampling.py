@@ -60,6 +60,16 @@ def test_of_a_long_search_it_sees_the_best_all_that_run_and_an_even_choice(direc
         assert 30 < sum(start <= number < start + 92 for number in others) < 90
 
 
+def test_rejected_trials_take_nobodys_place() -> None:
+    study = study_of(400)
+    for _ in range(300):
+        study.add_trial(create_trial(state=TrialState.FAIL))
+    study.look()
+    shown = study.get_trials(deepcopy=False)
+    assert len(shown) == 400 + RUNNING
+    assert all(trial.state != TrialState.FAIL for trial in shown)
+
+
 def test_what_is_shown_follows_from_the_trials_alone() -> None:
     one, other = (study_of(FINISHED).get_trials(deepcopy=False) for _ in range(2))
     assert [trial.number for trial in one] == [trial.number for trial in other]

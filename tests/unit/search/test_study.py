@@ -17,7 +17,7 @@ from fer_ray.config.space import load_config, parse_space
 from fer_ray.errors import FerRayError
 from fer_ray.models.build import size_of
 from fer_ray.runs import RunDirectory
-from fer_ray.search import asking
+from fer_ray.search import asking, sampling
 from fer_ray.search.live import Asked
 from fer_ray.search.results import write_trials
 from fer_ray.search.sampling import decode, encode, encoded_choices
@@ -527,8 +527,12 @@ def test_a_reopened_study_hands_out_what_was_under_way_and_asks_on(make: MakeStu
     assert more == expected[5:]
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "random"])
-def test_an_interruption_changes_nothing_of_what_is_asked(make: MakeStudy, sampler: str) -> None:
+@pytest.mark.parametrize(("sampler", "shown"), [("tpe", 400), ("tpe", 6), ("random", 400)], ids=str)
+def test_an_interruption_changes_nothing_of_what_is_asked(
+    make: MakeStudy, monkeypatch: pytest.MonkeyPatch, sampler: str, shown: int
+) -> None:
+    monkeypatch.setattr(sampling, "_MAX_SHOWN", shown)
+    monkeypatch.setattr(sampling, "_MAX_SHOWN_BEST", shown // 2)
     studies = [make(SPACE + TAIL, f"search.sampler={sampler}", name=name) for name in ("a", "b")]
     for number in range(16):
         if number == 13:

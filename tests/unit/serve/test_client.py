@@ -17,9 +17,8 @@ from fer_ray.serve.app import Surroundings, build_app
 from fer_ray.serve.classifier import Slot
 from fer_ray.serve.client import Answer, Client, Refusal, ServerRefusedError
 from fer_ray.serve.keys import KeyBook, add_key
+from tests.scripts import ROOT
 from tests.serving import TOLERANCE, expected_scores, faces, listening
-
-EXAMPLE = Path(__file__).resolve().parents[3] / "examples" / "ask_endpoint.py"
 
 
 def test_answers(app: FastAPI, predictor: Predictor, tmp_path: Path) -> None:
@@ -55,7 +54,7 @@ def test_the_example_asks_and_tells(
     with listening(app) as url:
         words = ["ask_endpoint.py", "face.jpg", "words.jpg", "--url", url]
         monkeypatch.setattr("sys.argv", words)
-        runpy.run_path(str(EXAMPLE), run_name="__main__")
+        runpy.run_path(str(ROOT / "examples" / "ask_endpoint.py"), run_name="__main__")
     told = capsys.readouterr().out.splitlines()
     assert len(told) == 5
     assert told[3].split(": ")[1] == told[0].split()[0]
